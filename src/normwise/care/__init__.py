@@ -1,0 +1,1 @@
+"""Caring for the statistics of a model that is already trained."""

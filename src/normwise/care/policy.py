@@ -1,0 +1,91 @@
+"""Freezing norms so that `model.train()` does not thaw them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from normwise.layers.policy import FROZEN, StatisticsPolicy
+from normwise.models.walk import NormLayer, norm_layers, stays_in_eval
+
+_RECORD = "_normwise_freeze"
+
+
+@dataclass
+class _Frozen:
+    """What `freeze` changed on a module, so that `unfreeze` changes that back and nothing else."""
+
+    training: bool
+    affine: dict[str, bool]
+    policy: StatisticsPolicy | None = None
+
+
+def freeze(model: nn.Module, *, statistics: bool = True, affine: bool = False) -> nn.Module:
+    """Freeze the norms of a model, in place, for good; return the model.
+
+    statistics: norms use their running statistics in every mode and never update them. affine: their weight and bias
+    take no gradient. Both survive `train()`, `deepcopy`, pickle and `state_dict` (which is unchanged); only
+    `unfreeze` undoes them. A model without norms is returned as it is.
+    """
+    for layer in norm_layers(model):
+        if statistics and layer.statistics is not None:
+            _freeze_statistics(layer.module)
+        if affine:
+            _freeze_affine(layer)
+    return model
+
+
+def unfreeze(model: nn.Module) -> nn.Module:
+    """Undo `freeze`, in place; return the model. Norms return to the mode of the model."""
+    for layer in norm_layers(model):
+        record = vars(layer.module).pop(_RECORD, None)
+        if record is None:
+            continue
+        if record.policy is not None:
+            layer.module.policy = record.policy
+        if stays_in_eval(layer.module):
+            del layer.module.train
+            layer.module.training = model.training
+        for name, needed in record.affine.items():
+            getattr(layer.module, name).requires_grad_(needed)
+    return model
+
+
+def _record(module: nn.Module) -> _Frozen:
+    return vars(module).setdefault(_RECORD, _Frozen(module.training, {}))
+
+
+def _freeze_statistics(module: nn.Module) -> None:
+    record = _record(module)
+    policy = getattr(module, "policy", None)
+    if isinstance(policy, StatisticsPolicy):
+        if policy != FROZEN:
+            record.policy = policy
+            vars(module)["policy"] = FROZEN
+        return
+    module.eval()
+    module.train = partial(_stay_in_eval, module)
+
+
+def _freeze_affine(layer: NormLayer) -> None:
+    record = _record(layer.module)
+    for name in layer.affine or ():
+        parameter = getattr(layer.module, name, None)
+        if isinstance(parameter, nn.Parameter):
+            record.affine.setdefault(name, parameter.requires_grad)
+            parameter.requires_grad_(False)
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Stand in for `module.train`: pass the mode on to children, keep the module's own."""
+    for child in module.children():
+        child.train(mode)
+    return module
+
+
+def affine_parameters(layer: NormLayer) -> list[Tensor]:
+    """Return a layer's weight and bias where they are parameters."""
+    tables = (getattr(layer.module, name, None) for name in layer.affine or ())
+    return [table for table in tables if isinstance(table, nn.Parameter)]

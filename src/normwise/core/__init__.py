@@ -1,0 +1,1 @@
+"""Pure tensor functions: moments, groupings, the differentiable pipeline, running estimates, kernels."""

@@ -1,0 +1,134 @@
+"""The kernel contract in torch operators: any device, any floating dtype, differentiable.
+
+Values are summed in blocks in their own dtype (float32 for half types) about a block's own mean, and blocks are
+merged in the accumulation dtype: as exact as a float64 sum to about one float32 rounding, at a fraction of its cost.
+Being made of differentiable operators, these functions also serve as the composite that `torch.compile` traces
+and that second derivatives are taken through.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from normwise.core.grouping import Cells
+from normwise.core.moments import Moments, accumulation_dtype
+
+CHUNK = 1 << 18  # elements processed at a time, so that the centred copy stays in cache
+_FEW = 8  # positions below which a sample's own sum is not worth a block
+
+
+def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
+    """Measure the moments of every cell; tables `(g, c)`, counts `(g, 1)`."""
+    if cells.steps:
+        return _reduce_steps(x, cells)
+    samples = _reduce_masked(x, cells.mask) if cells.mask is not None else reduce_samples(x)
+    if cells.sample is None:
+        pooled = samples.pool(0)
+        return Moments(pooled.count.unsqueeze(0), pooled.mean.unsqueeze(0), pooled.m2.unsqueeze(0))
+    return samples.merge_by(cells.sample, cells.count)
+
+
+def reduce_samples(x: Float[Tensor, "n c l"]) -> Moments:
+    """Measure the moments of every sample and channel; tables `(n, c)`, counts `(n, 1)`."""
+    n, channels, positions = x.shape
+    dtype = accumulation_dtype(x.device)
+    count = x.new_full((n, 1), positions, dtype=dtype)
+    if positions == 1:
+        values = x.squeeze(-1).to(dtype)
+        return Moments(count, values, torch.zeros_like(values))
+    if not x.numel():
+        empty = x.new_zeros((n, channels), dtype=dtype)
+        return Moments(count, empty, empty)
+    if positions <= _FEW:
+        values = x.to(dtype)
+        mean = values.mean(-1)
+        return Moments(count, mean, (values - mean.unsqueeze(-1)).square().sum(-1))
+    parts = torch.split(x, max(1, CHUNK // (channels * positions)))
+    tables = [_centred_sums(part) for part in parts]
+    mean = torch.cat([table[0] for table in tables])
+    return Moments(count, mean, torch.cat([table[1] for table in tables]))
+
+
+def _centred_sums(x: Float[Tensor, "n c l"]) -> tuple[Tensor, Tensor]:
+    """Return mean and m2 of each row, the rounding of the first mean taken out of both."""
+    dtype = accumulation_dtype(x.device)
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    rough = x.mean(-1, keepdim=True)
+    centred = x - rough.detach()
+    rest = centred.mean(-1).to(dtype)
+    squares = cast("Tensor", torch.linalg.vecdot(centred, centred))  # pyright: ignore[reportUnknownMemberType]
+    m2 = squares.to(dtype) - rest.square() * x.shape[-1]
+    return rough.detach().squeeze(-1).to(dtype) + rest, m2.clamp_min(0)
+
+
+def _reduce_masked(x: Float[Tensor, "n c l"], mask: Tensor) -> Moments:
+    """Measure each sample's valid positions only; whatever stands at the others, NaN included, is not read."""
+    values = torch.where(mask.unsqueeze(1), x, x.new_zeros(())).to(accumulation_dtype(x.device))
+    count = mask.sum(-1, keepdim=True).to(values.dtype)
+    mean = values.sum(-1) / count.clamp_min(1)
+    centred = (values - mean.unsqueeze(-1)) * mask.unsqueeze(1)
+    return Moments(count, mean, centred.square().sum(-1))
+
+
+def _reduce_steps(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
+    """Measure each step over the samples alive there; tables `(l, c)`."""
+    by_step = x.permute(2, 1, 0)
+    if cells.mask is not None:
+        return _reduce_masked(by_step, cells.mask.t())
+    return reduce_samples(by_step)
+
+
+def apply(
+    x: Float[Tensor, "n c l"], scale: Float[Tensor, "g c"], shift: Float[Tensor, "g c"], cells: Cells
+) -> Float[Tensor, "n c l"]:
+    """Return `x * scale[g] + shift[g]`, 0 at masked positions, in the dtype of x."""
+    x = _masked(x, cells)  # or a NaN in the padding would reach the gradient of the tables as 0 * NaN
+    y = torch.addcmul(_spread(shift, x, cells), x, _spread(scale, x, cells)).to(x.dtype)
+    return _masked(y, cells)
+
+
+def reduce_backward(
+    dy: Float[Tensor, "n c l"], x: Float[Tensor, "n c l"], mean: Float[Tensor, "g c"], cells: Cells
+) -> tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]:
+    """Return `S = sum dy` and `T = sum dy * (x - mean[g])`; tables `(g, c)`."""
+    dtype = accumulation_dtype(x.device)
+    dy, centred = _masked(dy, cells).to(dtype), _masked(x.to(dtype) - _spread(mean, x, cells, dtype), cells)
+    axis = 0 if cells.steps else 2
+    total, product = dy.sum(axis), (dy * centred).sum(axis)
+    if cells.steps:
+        return total.t(), product.t()
+    if cells.sample is None:
+        return total.sum(0, keepdim=True), product.sum(0, keepdim=True)
+    zeros = total.new_zeros(cells.count, total.shape[1])
+    return zeros.index_add(0, cells.sample, total), zeros.index_add(0, cells.sample, product)
+
+
+def apply_backward(
+    dy: Float[Tensor, "n c l"],
+    x: Float[Tensor, "n c l"],
+    a: Float[Tensor, "g c"],
+    b: Float[Tensor, "g c"],
+    d: Float[Tensor, "g c"],
+    cells: Cells,
+) -> Float[Tensor, "n c l"]:
+    """Return `dy * a[g] + x * b[g] + d[g]`, 0 at masked positions, in the dtype of x."""
+    dx = torch.addcmul(_spread(d, x, cells), x, _spread(b, x, cells))
+    return _masked(dx.addcmul(dy.to(dx.dtype), _spread(a, x, cells)).to(x.dtype), cells)
+
+
+def _spread(table: Float[Tensor, "g c"], x: Tensor, cells: Cells, dtype: torch.dtype | None = None) -> Tensor:
+    """Shape a table so that it broadcasts against x, in the dtype that x is computed in."""
+    table = table.to(dtype or torch.promote_types(x.dtype, torch.float32))
+    if cells.steps:
+        return table.t().unsqueeze(0)
+    return (table if cells.sample is None else table[cells.sample]).unsqueeze(-1)
+
+
+def _masked(values: Tensor, cells: Cells) -> Tensor:
+    if cells.mask is None:
+        return values
+    return torch.where(cells.mask.unsqueeze(1), values, values.new_zeros(()))

@@ -1,0 +1,56 @@
+"""What becomes of a batch's moments: running estimates of mean and unbiased variance.
+
+Every function takes the old estimates and the batch's `Moments` and returns new ones; groups without at least two
+values leave theirs as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from normwise.core.moments import MIN_VALUES, Moments
+
+Running = tuple[Float[Tensor, "*g c"], Float[Tensor, "*g c"]]
+Update = Callable[[Tensor, Tensor, Moments, float], Running]
+
+
+def exponential(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float) -> Running:
+    """Move both estimates by `momentum` towards the batch, as torch does.
+
+    The average of batch variances misses the variance BETWEEN batches: with correlated samples it underestimates
+    by `1 - rho` for good. Use `exact` for such data.
+    """
+    mean = torch.lerp(running_mean, batch.mean.to(running_mean.dtype), momentum)
+    variance = torch.lerp(running_var, batch.unbiased_variance.to(running_var.dtype), momentum)
+    return _where_measured(batch, (mean, variance), (running_mean, running_var))
+
+
+def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float) -> Running:
+    """Do the same and keep the variance between batches.
+
+    The variance of a mixture of the old distribution (weight 1 - a) and the batch (weight a):
+    `(1 - a) var + a s^2 + a (1 - a) (mean_batch - mean)^2`.
+    """
+    mean, variance = exponential(running_mean, running_var, batch, momentum)
+    gap = (batch.mean - running_mean.to(batch.mean.dtype)).square()
+    variance = variance + (momentum * (1 - momentum) * gap).to(variance.dtype)
+    return _where_measured(batch, (mean, variance), (running_mean, running_var))
+
+
+def cumulative_momentum(num_batches_tracked: int) -> float:
+    """Return the momentum that makes batch number k count one k-th: the cumulative average (momentum None)."""
+    return 1.0 / max(num_batches_tracked, 1)
+
+
+def weight_of_initial_value(momentum: float, updates: int) -> float:
+    """Return the share of its initial value that an exponential average still holds: `(1 - a)^k`."""
+    return (1.0 - momentum) ** updates
+
+
+def _where_measured(batch: Moments, new: Running, old: Running) -> Running:
+    measured = batch.count >= MIN_VALUES
+    return torch.where(measured, new[0], old[0]), torch.where(measured, new[1], old[1])

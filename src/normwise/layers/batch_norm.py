@@ -1,0 +1,84 @@
+"""Batch normalization for tensors of any rank."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from normwise.core import running
+from normwise.core.grouping import Channelwise, canonical
+from normwise.core.kernels.dispatch import current_backend, prefers_native
+from normwise.core.normalize import normalize, standardise
+from normwise.layers.base import RunningNorm
+
+
+@final
+class BatchNorm(RunningNorm):
+    r"""Normalise each channel over the batch and all positions; drop-in for `nn.BatchNorm1d/2d/3d`.
+
+    .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + eps}} \, weight_c + bias_c
+
+    Shape: `(n, c, *)` to the same; accumulation in float64 (torch's operator: its own dtype).
+
+    Arguments: num_features c. eps, added to the variance inside the root (1e-5: far below a useful variance, far above
+    float32 rounding). momentum in [0, 1], the weight of the new batch (0.1: a memory of about ten batches); None for
+    the cumulative average. affine, whether weight and bias exist. track_running_stats, whether buffers exist.
+    policy, see `StatisticsPolicy`.
+
+    Buffers: running_mean; running_var (unbiased, as torch); num_batches_tracked. State dict as `nn.BatchNorm2d`.
+
+    Modes: train uses and tracks batch statistics (population variance), eval uses the running ones; `policy` changes
+    either for good. Gradients flow through batch statistics. A constant channel gives `bias`.
+
+    Raises: `ShapeError`, before any buffer changes, for a wrong number of channels or dimensions, an integer input,
+    a dtype or device other than the layer's, or fewer than two values a channel where batch statistics are used.
+
+    >>> layer = BatchNorm(3)
+    >>> layer(torch.randn(8, 3, 4, 4)).shape
+    torch.Size([8, 3, 4, 4])
+
+    Reference: Ioffe and Szegedy 2015, "Batch Normalization", algorithms 1 and 2.
+    """
+
+    def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
+        """Normalise x."""
+        self.check_input(x)
+        if not self.uses_batch_statistics():
+            return self._with_running_statistics(x)
+        self.check_enough_values(x)
+        if prefers_native(x):
+            return self._native(x)
+        values = canonical(x)
+        cells = Channelwise().cells(values)
+        y, moments = normalize(values, cells, partial(standardise, eps=self.eps), self.weight, self.bias)
+        if self.updates_statistics():
+            self.update_statistics(moments.pool(0), running.exponential)
+        return y.view_as(x)
+
+    def _with_running_statistics(self, x: Tensor) -> Tensor:
+        """Normalise with the running statistics as they stand before this batch; track it where the policy says so."""
+        if self.updates_statistics():
+            self.check_enough_values(x)
+        y = functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.updates_statistics():
+            with torch.no_grad():
+                values = canonical(x)
+                moments = current_backend(x).reduce(values, Channelwise().cells(values))
+            self.update_statistics(moments.pool(0), running.exponential)
+        return y
+
+    def _native(self, x: Tensor) -> Tensor:
+        update = self.updates_statistics()
+        mean, variance = (self.running_mean, self.running_var) if update else (None, None)
+        momentum = self.next_momentum() if update else 0.0
+        y = functional.batch_norm(
+            x, mean, variance, self.weight, self.bias, training=True, momentum=momentum, eps=self.eps
+        )
+        if update:
+            self.count_batch()
+        return y

@@ -1,0 +1,1 @@
+"""A user's model: walking it, running it, watching it, changing it and putting it back."""

@@ -1,0 +1,250 @@
+"""`Task`: how to run a model on a batch, and what its output is worth."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from normwise.errors import DataError, ModelError, NormwiseError
+from normwise.layers.info import BatchInfo
+from normwise.models.walk import device_of
+
+_LABELS = ("labels", "label")
+_PREDICTIONS = ("logits", "out", "output", "prediction", "predictions")
+_PAIR = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """How to run this model on a batch.
+
+    forward: `(model, batch) -> output`. loss: `(output, batch) -> (n,)` loss of each sample.
+    info: `batch -> BatchInfo`. time_axis: axis of time in the inputs, None to infer.
+
+    Defaults: a tensor is the input; `(inputs, labels)`, the inputs possibly a tuple or a dict of several; a dict is
+    passed by name, its labels kept for the loss unless the model takes them. Integer labels give cross-entropy,
+    floating ones squared error.
+    """
+
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
+    info: Callable[[Any], BatchInfo] | None = None
+    time_axis: int | None = None
+
+    def run(self, model: nn.Module, batch: Any) -> Any:
+        """Run the model on a batch; raise `DataError` in one line if the two do not fit."""
+        batch = to_device(batch, device_of(model))
+        try:
+            with self.info(batch) if self.info is not None else BatchInfo.current():
+                if self.forward is not None:
+                    return self.forward(model, batch)
+                inputs, _ = split_batch(model, batch)
+                if isinstance(inputs, Mapping):
+                    return model(**inputs)
+                return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        except NormwiseError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"data: {type(model).__name__} does not run on a batch of {describe(batch)} ({type(error).__name__}: "
+                f"{reason}); pass batches the model takes, or a Task with a forward of your own"
+            ) from error
+
+    def labels(self, model: nn.Module, batch: Any) -> Tensor | None:
+        """Return the labels of a batch on the model's device, or None."""
+        if isinstance(batch, Mapping):
+            found = next((batch[key] for key in _LABELS if isinstance(batch.get(key), Tensor)), None)
+        else:
+            found = split_batch(model, batch)[1]
+        return found.to(device_of(model)) if isinstance(found, Tensor) else None
+
+    def losses(self, model: nn.Module, output: Any, batch: Any) -> Tensor | None:
+        """Return the loss of each sample, `(n,)`, or None where nothing is known of labels."""
+        if self.loss is not None:
+            return self.loss(output, to_device(batch, device_of(model))).detach()
+        labels = self.labels(model, batch)
+        return None if labels is None else default_loss(prediction(output), labels)
+
+    def correct(self, model: nn.Module, output: Any, batch: Any) -> Tensor | None:
+        """Return for each sample the share of its labels predicted right, `(n,)`, or None for no class labels."""
+        labels = self.labels(model, batch)
+        if labels is None or labels.is_floating_point() or labels.dtype == torch.bool:
+            return None
+        scores, labels = classes_last(prediction(output), labels)
+        if scores is None:
+            return None
+        known = labels >= 0
+        right = (scores.argmax(-1) == labels) & known & ~scores.isnan().any(-1)
+        return (
+            right.flatten(1).sum(1).double() / known.flatten(1).sum(1).clamp_min(1)
+            if labels.ndim > 1
+            else right.double()
+        )
+
+
+def prediction(output: Any) -> Tensor:
+    """Return the tensor a model predicts with: itself, a field called logits or the like, or the first floating one."""
+    if isinstance(output, Tensor):
+        return output
+    named = (
+        output if isinstance(output, Mapping) else {n: getattr(output, n) for n in _PREDICTIONS if hasattr(output, n)}
+    )
+    for name in _PREDICTIONS:
+        if isinstance(named.get(name), Tensor):
+            return named[name]
+    for tensor in tensors_in(output):
+        if tensor.is_floating_point():
+            return tensor
+    raise ModelError(
+        f"model: expected an output with a floating tensor, got {type(output).__name__}; pass a Task with a forward "
+        "that returns one"
+    )
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors inside nested tuples, lists, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (t for item in value.values() for t in tensors_in(item))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from (t for f in fields(value) for t in tensors_in(getattr(value, f.name)))
+    elif isinstance(value, (tuple, list)):
+        yield from (t for item in value for t in tensors_in(item))
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to every tensor inside nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(function, item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, item) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(function, item) for item in value)
+    return value
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a batch."""
+    return map_tensors(lambda tensor: tensor.to(device), batch)
+
+
+def split_batch(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    """Return (inputs, labels or None) of a batch: a tensor, a tuple for several positional ones, or a dict of named ones."""
+    if isinstance(batch, Tensor):
+        return batch, None
+    names, required = _signature(model)
+    if isinstance(batch, Mapping):
+        keys = [key for key in _LABELS if key in batch and key not in names]
+        return {k: v for k, v in batch.items() if k not in keys}, next((batch[key] for key in keys), None)
+    if not isinstance(batch, (tuple, list)) or not len(batch):
+        raise DataError(
+            f"data: a batch must be a tensor, (inputs, labels) or a dict, got {type(batch).__name__}; pass a Task"
+        )
+    if len(batch) == 1:
+        return batch[0], None
+    if len(batch) == _PAIR and not (required == _PAIR and isinstance(batch[0], Tensor)):
+        inputs, labels = batch
+        return (tuple(inputs) if isinstance(inputs, list) else inputs), labels
+    return (tuple(batch), None) if required == len(batch) else (tuple(batch[:-1]), batch[-1])
+
+
+def _signature(model: nn.Module) -> tuple[set[str], int]:
+    """Return the names of forward's arguments, and how many positional ones it needs."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+    return {p.name for p in parameters}, len(needed)
+
+
+def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return scores as `(*labels, classes)`; None if they hold no class axis that fits the labels."""
+    if labels.ndim > 1 and labels.shape[-1] == 1 and scores.ndim == labels.ndim:
+        labels = labels.squeeze(-1)
+    if scores.ndim != labels.ndim + 1:
+        return None, labels
+    if scores.shape[:1] + scores.shape[2:] == labels.shape:
+        scores = scores.movedim(1, -1)
+    fits = scores.shape[:-1] == labels.shape and (not labels.numel() or int(labels.max()) < scores.shape[-1])
+    return (scores if fits else None), labels
+
+
+def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
+    """Return cross-entropy (integer labels) or squared error (floating ones) of each sample; None if shapes do not fit."""
+    scores = scores.detach().float()
+    if labels.is_floating_point():
+        if labels.numel() != scores.numel():
+            return None
+        return (scores.reshape(len(labels), -1) - labels.reshape(len(labels), -1)).square().mean(1)
+    by_class, labels = classes_last(scores, labels.long())
+    if by_class is None:
+        return None
+    loss = functional.cross_entropy(by_class.flatten(0, -2), labels.flatten(), reduction="none")
+    return loss.view(labels.shape).flatten(1).mean(1) if labels.ndim > 1 else loss
+
+
+def describe(batch: Any) -> str:
+    """Say in a few words what a batch holds."""
+    shapes = [f"{str(t.dtype).removeprefix('torch.')}{tuple(t.shape)}" for t in tensors_in(batch)]
+    return ", ".join(shapes[:4]) if shapes else type(batch).__name__
+
+
+def batch_size(batch: Any) -> int:
+    """Return the number of samples: the first axis of the first tensor that has one."""
+    for tensor in tensors_in(batch):
+        if tensor.ndim:
+            return tensor.shape[0]
+    raise DataError(f"data: expected batches that hold tensors, got {type(batch).__name__}; check the loader")
+
+
+def take_samples(batch: Any, index: slice | Tensor) -> Any:
+    """Return some samples of a batch: every tensor whose first axis is the batch's."""
+    n = batch_size(batch)
+    return map_tensors(lambda t: t[index] if t.ndim and t.shape[0] == n else t, batch)
+
+
+def read_batches(data: Iterable[Any], *, argument: str = "data", max_batches: int | None = None) -> Iterator[Any]:
+    """Yield at most `max_batches` batches; raise `DataError` for what is no iterable of batches, or empty."""
+    if isinstance(data, (Tensor, str, bytes, Mapping)) or not hasattr(data, "__iter__"):
+        raise DataError(
+            f"{argument}: expected an iterable of batches, such as a DataLoader or a list, got {type(data).__name__}; "
+            f"wrap a single batch in a list"
+        )
+    if max_batches is not None and max_batches < 1:
+        raise DataError(f"max_batches must be at least 1, got {max_batches}")
+    count = 0
+    for batch in data:
+        if batch_size(batch) == 0:
+            continue
+        yield batch
+        count += 1
+        if count == max_batches:
+            return
+    if not count:
+        raise DataError(f"{argument}: expected at least one batch with a sample, got none; check the loader's length")
+
+
+def join_batches(first: Any, second: Any) -> Any | None:
+    """Return two batches as one, or None where their forms differ (padded lengths, other keys, no common first axis)."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        fits = first.ndim and first.shape[1:] == second.shape[1:] and first.dtype == second.dtype
+        return torch.cat([first, second]) if fits and first.device == second.device else None
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and first.keys() == second.keys():
+        items = {key: join_batches(first[key], second[key]) for key in first}
+        return None if any(item is None for item in items.values()) else items
+    if isinstance(first, (tuple, list)) and type(first) is type(second) and len(first) == len(second):
+        parts = [join_batches(a, b) for a, b in zip(first, second, strict=True)]
+        if any(part is None for part in parts):
+            return None
+        whole: Any = type(first)
+        return whole(*parts) if hasattr(first, "_fields") else whole(parts)
+    return None

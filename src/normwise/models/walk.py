@@ -1,0 +1,144 @@
+"""The only walker over a user's model: finds normalization layers by what they hold and do, never by exact type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from normwise.errors import ModelError
+
+# Names under which ports of other frameworks keep running mean and variance.
+_STATISTICS = (("running_mean", "running_var"), ("moving_mean", "moving_variance"), ("moving_mean", "moving_var"))
+_AFFINE = (("weight", "bias"), ("gamma", "beta"))
+
+
+@dataclass(frozen=True, eq=False)
+class NormLayer:
+    """A batch-normalizing module and what is known of it. `name` is its first name in `named_modules()`."""
+
+    name: str
+    module: nn.Module
+    statistics: tuple[str, str] | None
+    affine: tuple[str, str] | None
+
+    @property
+    def running_mean(self) -> Tensor | None:
+        """Running mean `(c,)`, or None where no statistics are tracked."""
+        return None if self.statistics is None else getattr(self.module, self.statistics[0])
+
+    @property
+    def running_var(self) -> Tensor | None:
+        """Running variance `(c,)`, or None."""
+        return None if self.statistics is None else getattr(self.module, self.statistics[1])
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The affine's scale (parameter or buffer), or None."""
+        return None if self.affine is None else getattr(self.module, self.affine[0], None)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The affine's shift, or None."""
+        return None if self.affine is None else getattr(self.module, self.affine[1], None)
+
+    @property
+    def eps(self) -> float | None:
+        """The number added to the variance, where the module tells it."""
+        eps = getattr(self.module, "eps", None)
+        return None if eps is None else float(eps)
+
+    @property
+    def working_eps(self) -> float:
+        """The module's eps, or torch's default where it tells none."""
+        return 1e-5 if self.eps is None else self.eps
+
+    @property
+    def momentum(self) -> float | None:
+        """The weight of a new batch; None for the cumulative average or where the module has none."""
+        momentum = getattr(self.module, "momentum", None)
+        return None if momentum is None else float(momentum)
+
+    @property
+    def updates(self) -> int | None:
+        """How often the statistics were updated, where that is counted."""
+        counter = getattr(self.module, "num_batches_tracked", None)
+        return None if counter is None else int(counter)
+
+    @property
+    def channels(self) -> int | None:
+        """Number of channels."""
+        table = self.running_mean if self.running_mean is not None else self.weight
+        return int(getattr(self.module, "num_features", 0)) or None if table is None else table.shape[-1]
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether its batch statistics are each sample's own (instance normalization)."""
+        return isinstance(self.module, nn.modules.instancenorm._InstanceNorm)
+
+    @property
+    def learns_statistics(self) -> bool:
+        """Whether `train()` and a forward pass would change the running statistics."""
+        if self.statistics is None or stays_in_eval(self.module):
+            return False
+        policy = getattr(self.module, "policy", None)
+        if policy is not None:
+            return bool(policy.update)
+        return (hasattr(self.module, "momentum") or self.updates is not None) and self.momentum != 0.0
+
+
+def stays_in_eval(module: nn.Module) -> bool:
+    """Return whether a freeze keeps this module in evaluation mode through `train()`."""
+    return "train" in vars(module)
+
+
+def norm_layers(model: nn.Module) -> list[NormLayer]:
+    """Return every batch-normalizing layer once, in the order of `named_modules()`; raise `ModelError` for a lazy one."""
+    found = []
+    for name, module in model.named_modules():
+        statistics = next((pair for pair in _STATISTICS if _has_tables(module, pair)), None)
+        untracked = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
+            getattr(module, "track_running_stats", None) is False and hasattr(module, "num_features")
+        )
+        if statistics is None and (not untracked or isinstance(module, nn.modules.instancenorm._InstanceNorm)):
+            continue
+        if statistics is not None and isinstance(getattr(module, statistics[0]), nn.UninitializedBuffer):
+            raise ModelError(
+                f"model: layer '{name}' is lazy and has no shape yet; run one batch through the model first"
+            )
+        affine = next((pair for pair in _AFFINE if _channel_vector(module, pair[0])), None)
+        found.append(NormLayer(name, module, statistics, affine))
+    return found
+
+
+def names_of(model: nn.Module, module: nn.Module) -> list[str]:
+    """Return every name under which a module is reachable."""
+    return [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
+
+
+def require_norm_layers(model: nn.Module) -> list[NormLayer]:
+    """Return the layers with running statistics; raise `ModelError` if there is none."""
+    layers = [layer for layer in norm_layers(model) if layer.statistics is not None]
+    if not layers:
+        raise ModelError(
+            f"model: expected layers with running statistics, found none in {type(model).__name__}; "
+            "nothing to recalibrate or freeze"
+        )
+    return layers
+
+
+def _has_tables(module: nn.Module, names: tuple[str, str]) -> bool:
+    tables = [module._buffers.get(name, module._parameters.get(name)) for name in names]
+    return all(isinstance(table, Tensor) for table in tables)
+
+
+def _channel_vector(module: nn.Module, name: str) -> bool:
+    table = module._parameters.get(name, module._buffers.get(name))
+    return isinstance(table, Tensor) and not isinstance(table, nn.UninitializedParameter) and table.ndim == 1
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer; the CPU for a model without any."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")

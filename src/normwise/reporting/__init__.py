@@ -1,0 +1,1 @@
+"""Reports for people and machines, from plain data: nothing here knows of models."""

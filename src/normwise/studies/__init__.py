@@ -1,0 +1,1 @@
+"""Real data and the stories told with it."""

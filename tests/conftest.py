@@ -1,0 +1,31 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed():
+    """Tests run side by side: one thread each, and the same random numbers each time."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_packages() -> Path:
+    """The folder of packages that bring pretrained models, on the import path."""
+    folder = Path(os.environ.get("NORMWISE_DATA", ROOT / ".data"))
+    if not (folder / "ccexam").exists():
+        pytest.skip("lacks the model packages: `make .data/stamp` installs them, NORMWISE_DATA names their folder")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return folder
