@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
+# Shapes in annotations are checked in tests, and only there; before the first import of what they annotate.
+install_import_hook(["normwise.core", "normwise.layers"], "annotations.check")
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +21,12 @@ def _one_thread_and_a_seed():
     """Tests run side by side: one thread each, and the same random numbers each time."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A source of random numbers of the test's own."""
+    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="session")

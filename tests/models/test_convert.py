@@ -132,7 +132,7 @@ def test_a_freeze_by_hand_is_bound_to_the_new_module():
 
 def test_ours_frozen_by_policy_is_not_thawed_on_the_way_back():
     model = freeze(convert(net(nn.BatchNorm2d(CHANNELS)), "normwise"))
-    with pytest.raises(ModelError, match="call normwise.unfreeze"):
+    with pytest.raises(ModelError, match=r"call normwise.unfreeze"):
         convert(model, "torch")
     assert isinstance(model[1], BatchNorm)
 
@@ -283,7 +283,7 @@ def test_where_selects_by_name_alias_or_predicate():
 
 def test_unknown_and_planned_targets_are_told_apart():
     model = net(nn.BatchNorm2d(CHANNELS))
-    with pytest.raises(UsageError, match="to: 'ghost' is not available yet; expected .*'normwise', 'torch'"):
+    with pytest.raises(UsageError, match=r"to: 'ghost' is not available yet; expected .*'normwise', 'torch'"):
         convert(model, "ghost")
     with pytest.raises(UsageError, match="to: 'batch' is not known"):
         convert(model, "batch")

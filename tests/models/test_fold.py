@@ -206,7 +206,7 @@ class Sneaky(Branching):
 
 def test_the_whole_model_is_compared_on_the_example():
     model = randomize(Sneaky())
-    with pytest.raises(ModelError, match="used elsewhere|folding changed the outputs by"):
+    with pytest.raises(ModelError, match=r"used elsewhere|folding changed the outputs by"):
         fold(model, example=images())
 
 

@@ -125,8 +125,19 @@ def test_labels_that_do_not_fit_give_no_loss():
     assert Task().correct(One(), X, (X, X)) is None
 
 
-def test_a_single_logit_gives_no_class_loss_rather_than_an_index_error():
-    assert default_loss(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0])) is None
+def test_a_single_logit_is_a_choice_of_two():
+    scores, labels = torch.tensor([[2.0], [-1.0], [0.5]]), torch.tensor([1, 0, 0])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(scores.squeeze(1), labels.float(), reduction="none")
+    torch.testing.assert_close(default_loss(scores, labels), expected)
+    model = nn.Linear(1, 1)
+    assert Task().correct(model, scores, (scores, labels)).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_negative_labels_are_ignored():
+    scores, labels = torch.randn(2, 3, 4), torch.tensor([[0, -1, 2, -100], [1, 1, 1, 1]])
+    loss = default_loss(scores, labels)
+    known = torch.nn.functional.cross_entropy(scores[:1, :, [0, 2]], labels[:1, [0, 2]])
+    torch.testing.assert_close(loss[0], known)
 
 
 def test_a_loss_and_a_forward_of_ones_own():

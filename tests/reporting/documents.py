@@ -12,7 +12,9 @@ def quantiles(middle: float, spread: float) -> list[float]:
     return [middle + spread * step for step in (-2.0, -0.7, 0.0, 0.7, 2.0)]
 
 
-def layer(name: str, *, shift: float | None = 0.1, log_ratio: float = 0.05, target: float | None = None) -> dict[str, Any]:
+def layer(
+    name: str, *, shift: float | None = 0.1, log_ratio: float = 0.05, target: float | None = None
+) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "kind": "BatchNorm2d", "channels": 32, "values": 128}
     for prefix, size in (("", shift), ("target_", target)):
         known = size is not None
@@ -31,7 +33,11 @@ def finding(code: str, severity: str, where: str, **evidence: Any) -> dict[str, 
         "layer": where,
         "message": f"data: mean {len(where) / 10:.2f} sd off the running one",
         "evidence": evidence or {"mean_shift": 0.8, "variance_ratio": 2.4, "channels": [1, 2, 3]},
-        "fix": {"description": "recalibrate the running statistics", "command": "normwise recalibrate M", "exact": False},
+        "fix": {
+            "description": "recalibrate the running statistics",
+            "command": "normwise recalibrate M",
+            "exact": False,
+        },
     }
 
 
@@ -100,7 +106,12 @@ def many_layers(count: int = 49, *, target: bool = False) -> dict[str, Any]:
     findings += [finding("NW203", "warning", name) for name in names[:3]] + [finding("NW302", "info", names[0])]
     described = {"batches": 4, "samples": 128, "batch_size": 32} if target else None
     return document(
-        layers=layers, causes=causes, together=together(causes), findings=findings, target=described, notes=["one", "two"]
+        layers=layers,
+        causes=causes,
+        together=together(causes),
+        findings=findings,
+        target=described,
+        notes=["one", "two"],
     )
 
 

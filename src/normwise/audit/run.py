@@ -45,7 +45,7 @@ def audit(
     model: any `nn.Module`; it is bit for bit the same afterwards, also on an exception. data: batches as ONE process
     sees them in training. target: batches of the domain the model is deployed in, labels optional. task: how to run
     the model on a batch (`Task`). role: None, "discriminator", "contrastive", "causal" or "private". step: one
-    training step of the user's own, `step(model, batch)`. optimizer: for the rules about weight decay. world_size:
+    training step of the user's own, `step(model, batch)`; no rule of this release reads it. optimizer: for NW112. world_size:
     number of processes. select, ignore: rule codes or their beginnings. max_batches: most batches read of each source.
     attribution: whether to measure what each fix recovers (extra, bounded). progress: called with a word at each stage.
 

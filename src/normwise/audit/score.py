@@ -48,36 +48,56 @@ class Recovery:
     high: float
 
 
-def score_outputs(model: nn.Module, task: Task, outputs: list[Any], batches: list[Any]) -> Scores | None:
-    """Score outputs by accuracy, else by loss; None where there are no labels."""
-    for name, function in (("accuracy", task.correct), ("loss", task.losses)):
-        if name == "accuracy" and task.loss is not None and task.labels(model, batches[0]) is None:
-            continue
-        parts = [function(model, output, batch) for output, batch in zip(outputs, batches, strict=True)]
-        known = [part for part in parts if part is not None]
-        if known and len(known) == len(parts):
-            return Scores(name, torch.cat(known).double().cpu().numpy())
-    return None
+def score_batch(model: nn.Module, task: Task, output: Any, batch: Any) -> tuple[str, Tensor] | None:
+    """Score one batch's output by accuracy, else by loss; None where there are no labels."""
+    right = task.correct(model, output, batch)
+    if right is not None:
+        return "accuracy", right.double().cpu()
+    losses = task.losses(model, output, batch)
+    return None if losses is None else ("loss", losses.double().cpu())
+
+
+def joined(parts: list[tuple[str, Tensor] | None]) -> Scores | None:
+    """Return the scores of several batches as one; None unless all were scored, and alike."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts) or len({name for name, _ in known}) > 1:
+        return None
+    return Scores(known[0][0], torch.cat([values for _, values in known]).numpy())
 
 
 def evaluate(model: nn.Module, task: Task, batches: list[Any]) -> Scores:
     """Run a model as deployed and score it; without labels, by how far its eval output is from its train output."""
     with preserved(model), torch.no_grad():
         model.eval()
-        outputs = [task.run(model, batch) for batch in batches]
-        scores = score_outputs(model, task, outputs, batches)
+        scores = joined([score_batch(model, task, task.run(model, batch), batch) for batch in batches])
         if scores is not None and (scores.name == "accuracy" or np.isfinite(scores.values).all()):
             return scores
-        trained = []
-        with observing(model, _batchwise) as watch:
-            for batch in batches:
+        return Scores("divergence", np.concatenate(_divergences(model, task, batches)))
+
+
+def _divergences(model: nn.Module, task: Task, batches: list[Any]) -> list[NDArray[np.float64]]:
+    """Run every batch with running and with batch statistics, and compare."""
+    as_trained = False
+
+    def visit(call: NormCall) -> Statistics | None:
+        return batch_statistics(ClusteredMoments.of(call.sample_moments()).values) if as_trained else None
+
+    found = []
+    with observing(model, visit) as watch:
+        for batch in batches:
+            outputs = []
+            for as_trained in (False, True):  # noqa: B007 read by `visit`
                 watch.begin_pass()
-                trained.append(task.run(model, batch))
-        return Scores("divergence", divergence(_flat(outputs), _flat(trained)))
+                outputs.append(prediction(task.run(model, batch)).double().flatten(1))
+            found.append(divergence(*outputs))
+    return found
 
 
 def divergence(outputs: Tensor, reference: Tensor) -> NDArray[np.float64]:
-    """Return for each sample `|e - t| / (|e - m| + |t - m|)` with m the mean of the reference: in [0, 1]."""
+    """Return for each sample `|e - t| / (|e - m| + |t - m|)` with m the mean of the reference: in [0, 1].
+
+    Shape: both `(n, features)`; result `(n,)`. Values that are not finite count as 1.
+    """
     centre = reference.mean(0)
     gap = (outputs - reference).norm(dim=1)
     scale = (outputs - centre).norm(dim=1) + (reference - centre).norm(dim=1)
@@ -91,11 +111,3 @@ def compare(before: Scores, after: Scores) -> Recovery:
     draws = np.random.default_rng(0).integers(0, len(gain), (RESAMPLES, len(gain)))
     low, high = np.quantile(gain[draws].mean(1), (0.025, 0.975))
     return Recovery(before.mean, after.mean, float(gain.mean()), float(low), float(high))
-
-
-def _batchwise(call: NormCall) -> Statistics | None:
-    return batch_statistics(ClusteredMoments.of(call.sample_moments()).values)
-
-
-def _flat(outputs: list[Any]) -> Tensor:
-    return torch.cat([prediction(output).double().flatten(1) for output in outputs])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from normwise.audit.score import Scores, score_outputs
+from normwise.audit.score import Scores, joined, score_batch
 from normwise.care.recalibrate import batch_statistics
 from normwise.core.moments import MIN_VALUES, ClusteredMoments, Moments, standardised_shift
 from normwise.models.observe import NormCall, Statistics, observing
@@ -132,12 +132,12 @@ def split_batches(batches: list[Any], last_batch: int | None) -> DomainTrace:
         held, fit = ([(0, take_samples(batches[0], part))] for part in (slice(0, half), slice(half, None)))
     else:
         held = fit = numbered
-    joined_fit, origins = _joined(fit)
-    joined_held, more = (joined_fit, []) if held is fit else _joined(held)
+    joined_fit, origins = _grouped(fit)
+    joined_held, more = (joined_fit, []) if held is fit else _grouped(held)
     return DomainTrace(joined_fit, joined_held, origins + more, held is not fit, sizes, last_batch)
 
 
-def _joined(batches: list[tuple[int, Any]]) -> tuple[list[Any], list[list[int]]]:
+def _grouped(batches: list[tuple[int, Any]]) -> tuple[list[Any], list[list[int]]]:
     """Join neighbours of the same form until they hold enough samples; return them and the origin of each sample."""
     joined: list[Any] = []
     origins: list[list[int]] = []
@@ -174,15 +174,14 @@ def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callab
     with torch.no_grad():
         model.eval()
         for batch in batches:
-            deployed.append(task.run(model, batch))
+            deployed.append(score_batch(model, task, task.run(model, batch), batch))
             tick()
         with observing(model, visit) as watch:
             for current, batch in enumerate(batches):  # noqa: B007 read by `visit`
                 watch.begin_pass()
-                batchwise.append(task.run(model, batch))
+                batchwise.append(score_batch(model, task, task.run(model, batch), batch))
                 tick()
-    domain.deployed = score_outputs(model, task, deployed, batches)
-    domain.batchwise = score_outputs(model, task, batchwise, batches)
+    domain.deployed, domain.batchwise = joined(deployed), joined(batchwise)
 
 
 def _origin_of_bad(call: NormCall, origins: list[int]) -> int:

@@ -10,9 +10,13 @@ import typer
 from torch import nn
 
 from normwise.cli.config import read_config
-from normwise.cli.output import check_format, log, progress, write_report
+from normwise.cli.output import check_format, check_output, log, progress, quiet_stdout, write_report
 from normwise.cli.target import load_data, load_model, load_task
 from normwise.errors import UsageError, one_of
+from normwise.reporting.document import with_names
+
+
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def audit(
@@ -45,12 +49,20 @@ def audit(
     level = fail_on or config.get("fail-on", "error")
     if level not in ("error", "warning"):
         raise one_of("fail-on", level, ("error", "warning"))
-    weights = output if output is not None and output.suffix == ".safetensors" and (fix or unsafe_fixes) else None
-    output = None if weights is not None else output
+    writes = (fix or unsafe_fixes) and not diff
+    weights = _weights_path(model, output) if writes else None
+    output = None if output is not None and output == weights else output
     check_format(output_format, output)
-    subject, name = _subject(model, checkpoint)
+    check_output(output)
+    check_output(weights, ".safetensors")
+    if output is not None and output.suffix == ".safetensors":
+        raise UsageError("output: .safetensors is for weights; add --fix or --unsafe-fixes, and leave --diff out")
+    if writes and _is_checkpoint(model):
+        raise UsageError("fix: a checkpoint alone lacks the model; give package.module:model with --checkpoint")
     data, target = data or config.get("data"), target or config.get("target")
-    with progress("auditing") as tell:
+    with quiet_stdout():
+        subject, name = _subject(model, checkpoint)
+    with progress("auditing") as tell, quiet_stdout():
         report = run_audit(
             subject,
             None if data is None else load_data(data),
@@ -65,6 +77,8 @@ def audit(
         )
     document = report.to_dict()
     document["model"]["name"] = name
+    how = [model, *_options("--checkpoint", checkpoint), *_options("--task", task or config.get("task"))]
+    document = with_names(document, {"MODEL": how, "DATA": data and [data], "TARGET": target and [target]})
     write_report(document, output_format, output, rule_documents())
     if fix or unsafe_fixes or diff:
         before = {key: value.clone() for key, value in subject.state_dict().items()}
@@ -75,8 +89,8 @@ def audit(
             log(line)
         if diff:
             _show_difference(before, subject.state_dict())
-        elif applied:
-            _save(subject, weights or Path(f"{name.replace(':', '.').split('(')[0]}-fixed.safetensors"))
+        elif applied and weights is not None:
+            _save(subject, weights)
     return report.exit_code(level)
 
 
@@ -84,7 +98,7 @@ def _subject(text: str, checkpoint: Path | None) -> tuple[nn.Module, str]:
     """Return the model and what to call it: from code, with weights if given, or a checkpoint alone."""
     from normwise.models.checkpoint import checkpoint_skeleton, load_checkpoint
 
-    if ":" not in text and (Path(text).suffix in (".safetensors", ".pt", ".pth", ".bin") or Path(text).is_file()):
+    if _is_checkpoint(text):
         if checkpoint is not None:
             raise UsageError("checkpoint: give the model as package.module:model, or the checkpoint alone, not both")
         return checkpoint_skeleton(Path(text)), Path(text).name
@@ -92,6 +106,21 @@ def _subject(text: str, checkpoint: Path | None) -> tuple[nn.Module, str]:
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
     return model, text
+
+
+def _options(name: str, value: Any) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+def _is_checkpoint(text: str) -> bool:
+    return ":" not in text and (Path(text).suffix in _CHECKPOINTS or Path(text).is_file())
+
+
+def _weights_path(model: str, output: Path | None) -> Path:
+    """Return where fixed weights go: the output if it is meant for weights, or a name after the model's."""
+    if output is not None and output.suffix == ".safetensors":
+        return output
+    return Path(f"{model.partition('(')[0].replace(':', '.')}-fixed.safetensors")
 
 
 def _save(model: nn.Module, path: Path) -> None:
@@ -102,7 +131,7 @@ def _save(model: nn.Module, path: Path) -> None:
 
 
 def _show_difference(before: dict[str, Any], after: dict[str, Any]) -> None:
-    for key in before.keys() | after.keys():
+    for key in sorted(before.keys() | after.keys()):
         if key not in after:
             log(f"- {key} {tuple(before[key].shape)}")
         elif key not in before:

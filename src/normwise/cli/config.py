@@ -26,7 +26,9 @@ def read_config(folder: Path | None = None) -> dict[str, Any]:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise UsageError(f"{name}: cannot be read: {error}") from error
         for key in keys:
-            table = table.get(key, {})
+            table = table.get(key, {}) if isinstance(table, dict) else table
+        if not isinstance(table, dict):
+            raise UsageError(f"{name}: expected a table [{'.'.join(keys)}], got {table!r}")
         if table:
             return _checked(table, name)
     return {}
@@ -36,6 +38,9 @@ def _checked(table: dict[str, Any], name: str) -> dict[str, Any]:
     for key, value in table.items():
         if key not in _KEYS:
             raise UsageError(f"{name}: unknown option {key!r}; known are {', '.join(sorted(_KEYS))}")
-        if not isinstance(value, _KEYS[key]):
-            raise UsageError(f"{name}: {key} must be a {_KEYS[key].__name__}, got {value!r}")
+        kind = _KEYS[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UsageError(f"{name}: {key} must be a {kind.__name__}, got {value!r}")
+        if kind is list and not all(isinstance(item, str) for item in value):
+            raise UsageError(f"{name}: {key} must be a list of rule codes, got {value!r}")
     return table

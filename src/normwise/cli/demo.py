@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from normwise.cli.output import check_format, log, progress, write_text
+from normwise.cli.output import check_format, check_output, log, progress, write_text
 from normwise.reporting import files, html, terminal
 from normwise.reporting.document import to_json
 
@@ -22,10 +22,11 @@ def demo(
     from normwise.studies.demo import run_demo
 
     check_format(output_format, None, ("text", "json"))
+    folder = output or Path("normwise-demo")
+    check_output(folder / "demo.json")
     with progress("demo") as tell:
         situations = run_demo(seed=seed, tell=tell)
     document = demo_document(situations, seed)
-    folder = output or Path("normwise-demo")
     for number, situation in enumerate(document["situations"], 1):
         files.write_atomically(
             folder / f"{number}-{situation['name'].replace(' ', '-')}.html", html.render(situation["report"])

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from normwise.cli.output import log
+from normwise.cli.config import read_config
+from normwise.cli.output import check_output, log
 from normwise.cli.target import load_data, load_model, load_task
 
 
@@ -24,11 +25,12 @@ def fold(
     from normwise.models.fold import fold_plan
     from normwise.models.task import read_batches
 
+    check_output(output, ".safetensors")
     subject = load_model(model)
     if checkpoint is not None:
         load_checkpoint(subject, checkpoint)
     example = None if data is None else next(iter(read_batches(load_data(data), max_batches=1)))
-    how = load_task(task)
+    how = load_task(task or read_config().get("task"))
     pairs = fold_plan(subject, example=example, task=how)
     folded = run(subject, example=example, task=how)
     for pair in pairs:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +46,44 @@ def check_format(chosen: str, output: Path | None, allowed: tuple[str, ...] = FO
         raise UsageError("format: html needs a file; add --output report.html")
 
 
+def check_output(path: Path | None, suffix: str = "") -> None:
+    """Refuse a file that surely cannot be written, or has another suffix: before the work, not after it."""
+    if path is None:
+        return
+    if suffix and path.suffix != suffix:
+        raise UsageError(f"output: expected a path that ends in {suffix}, got '{path}'; rename it")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"'{folder}' is no folder"
+    elif suffix and folder != path.parent:
+        reason = f"there is no folder '{path.parent}'"
+    elif not os.access(folder, os.W_OK):
+        reason = f"'{folder}' is read-only"
+    else:
+        return
+    raise UsageError(f"output: cannot write '{path}' ({reason}); choose another path")
+
+
+@contextmanager
+def quiet_stdout() -> Generator[None]:
+    """Send to stderr what a user's code prints: stdout is for results."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
 def write_report(document: dict[str, Any], chosen: str, output: Path | None, rules: list[dict[str, Any]]) -> None:
     """Write a report document in a format to a file, or to stdout."""
     if chosen == "text" and output is None:
         terminal.render(document, Console(highlight=False))
         return
     if chosen == "text":
-        console = Console(record=True, width=120, file=sys.stderr, quiet=True)
-        terminal.render(document, console)
-        text = console.export_text()
+        page = io.StringIO()
+        terminal.render(document, Console(width=120, file=page))
+        text = page.getvalue()
     elif chosen == "json":
         text = to_json(document)
     elif chosen == "sarif":

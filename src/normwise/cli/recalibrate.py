@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from normwise.cli.config import read_config
-from normwise.cli.output import log, progress
+from normwise.cli.output import check_output, log, progress
 from normwise.cli.target import load_data, load_model, load_task
 
 
@@ -23,13 +23,15 @@ def recalibrate(
     """Measure the running statistics of a trained model anew, exactly, and write its weights."""
     from normwise.care.recalibrate import recalibrate as run
     from normwise.models.checkpoint import load_checkpoint, save_weights
+    from normwise.models.task import read_batches
 
+    check_output(output, ".safetensors")
     subject = load_model(model)
     if checkpoint is not None:
         load_checkpoint(subject, checkpoint)
     batches, how = load_data(data), load_task(task or read_config().get("task"))
     with progress("recalibrating") as tell:
-        seen = (tell(f"batch {number}") or batch for number, batch in enumerate(batches))
+        seen = (tell(f"batch {number}") or batch for number, batch in enumerate(read_batches(batches)))
         outcome = run(subject, seen, task=how, max_batches=max_batches)
     save_weights(subject.state_dict(), output)
     log(f"{outcome}\nwritten: {output}")

@@ -16,6 +16,13 @@ from normwise.errors import NormwiseError, UsageError
 from normwise.models.task import Task
 
 
+# What a person's own module or factory fails with; said in one line, for it is not a fault of this package.
+_FAILURES = (
+    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
 def load_model(text: str) -> nn.Module:
     """Return the module a text names: a module, a class or a factory, with arguments in brackets if it needs some."""
     value = _called(text, "model", lambda value: isinstance(value, nn.Module))
@@ -70,7 +77,7 @@ def _called(text: str, argument: str, done: Callable[[Any], bool]) -> Any:
         return value(*arguments[0], **arguments[1])
     except NormwiseError:
         raise
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, OSError, ImportError) as error:
+    except _FAILURES as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{argument}: calling {text!r} failed: {type(error).__name__}: {reason}") from error
 
@@ -88,7 +95,7 @@ def _parsed(text: str, argument: str) -> tuple[str, tuple[list[Any], dict[str, A
             raise ValueError("not a call")
         positional = [ast.literal_eval(value) for value in call.args]
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError) as error:
         raise UsageError(
             f"{argument}: the arguments in {text!r} must be literals, such as make(10, name='x')"
         ) from error
@@ -102,9 +109,11 @@ def _resolved(path: str, argument: str, text: str) -> Any:
         sys.path.insert(0, here)
     try:
         value: Any = importlib.import_module(module)
-    except ImportError as error:
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{argument}: cannot import {module!r} of {text!r}: {error}; run from its project's folder"
+            f"{argument}: cannot import {module!r} of {text!r}: {type(error).__name__}: {reason}; run from its "
+            "project's folder"
         ) from error
     for name in attribute.split("."):
         if not hasattr(value, name):

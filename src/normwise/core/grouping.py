@@ -53,7 +53,7 @@ class Channelwise(Grouping):
 class Indexed(Grouping):
     """By sample: its domain, its graph, its class. `index` is `(n,)`, integer, in `[0, num_groups)`, in any order."""
 
-    index: Int[Tensor, " n"]
+    index: Tensor
     num_groups: int
 
     def cells(self, x: Float[Tensor, "n c l"]) -> Cells:
@@ -140,7 +140,7 @@ def valid_positions(
     return mask.to(device=x.device, dtype=torch.bool)
 
 
-def canonical(x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c l"]:
+def canonical(x: Tensor) -> Float[Tensor, "n c l"]:
     """View `(n, c, *)` as `(n, c, l)`; rows `(n, c)` get l = 1."""
     if x.ndim < _LEAST_DIMENSIONS:
         raise ShapeError(f"x must be (n, c, *), got {tuple(x.shape)}; add a batch axis with x.unsqueeze(0)")

@@ -118,7 +118,10 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
         raise UsageError(f"state_dict: expected tensors, got another type under '{wrong[0]}'; drop it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = (path if path.exists() else temporary).stat().st_mode
         safetensors.torch.save_file(_separate(state_dict), temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -157,7 +157,7 @@ def _channels(producer: nn.Module) -> int:
     return producer.out_features if isinstance(producer, nn.Linear) else int(getattr(producer, "out_channels", 0))
 
 
-def _scale(producer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+def _scale(producer: Any, scale: Tensor, shift: Tensor) -> None:
     """Multiply the output channels of a float64 producer by `scale` and add `shift`."""
     weight, bias = producer.weight.detach(), producer.bias
     if isinstance(producer, _ConvTransposeNd):  # (in, out / groups, *): output channels run within each group
@@ -170,7 +170,7 @@ def _scale(producer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     producer.bias = nn.Parameter(shift if bias is None else shift + bias.detach() * scale, requires_grad=False)
 
 
-def _set_affine(producer: nn.Module, fused: nn.Module) -> None:
+def _set_affine(producer: Any, fused: nn.Module) -> None:
     """Give a producer the fused weight and bias, in its own dtype and place."""
     like = producer.weight
     for name in ("weight", "bias"):

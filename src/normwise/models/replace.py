@@ -45,19 +45,24 @@ def like(kind: Any, layer: NormLayer, form: EvaluationForm, training: TrainingFo
 def adopt(new: nn.Module, layer: NormLayer, names: tuple[str, ...]) -> None:
     """Hang a layer's tensors into a new module under torch's names, parameters as parameters, buffers as buffers."""
     statistics, affine = layer.statistics or ("", ""), layer.affine or ("", "")
-    sources = dict(zip(("weight", "bias", "running_mean", "running_var"), (*affine, *statistics), strict=True))
+    sources: dict[str, str] = {"weight": affine[0], "bias": affine[1]}
+    sources |= {"running_mean": statistics[0], "running_var": statistics[1]}
     old = layer.module
     for name in names:
         source = sources.get(name, name)
-        for table, own in ((old._parameters, new._parameters), (old._buffers, new._buffers)):
-            if table.get(source) is not None:
-                new._parameters.pop(name, None)
-                new._buffers.pop(name, None)
-                own[name] = table[source]
-                if source in old._non_persistent_buffers_set:
-                    new._non_persistent_buffers_set.add(name)
-        if old._parameters.get(source, old._buffers.get(source)) is None and name == "bias":
-            new._parameters["bias"] = None
+        parameter, buffer = old._parameters.get(source), old._buffers.get(source)
+        if parameter is None and buffer is None:
+            if name == "bias":
+                new._parameters["bias"] = None
+            continue
+        new._parameters.pop(name, None)
+        new._buffers.pop(name, None)
+        if parameter is not None:
+            new._parameters[name] = parameter
+            continue
+        new._buffers[name] = buffer
+        if source in old._non_persistent_buffers_set:
+            new._non_persistent_buffers_set.add(name)
 
 
 def hand_over(old: nn.Module, new: nn.Module) -> None:

@@ -167,7 +167,13 @@ def _signature(model: nn.Module) -> tuple[set[str], int]:
 
 
 def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Return scores as `(*labels, classes)`; None if they hold no class axis that fits the labels."""
+    """Return scores as `(*labels, classes)`; None if they hold no class axis that fits the labels.
+
+    A single logit for labels 0 and 1 is the second of two classes, the first one's logit being 0.
+    """
+    if scores.numel() == labels.numel() and 0 <= int(labels.min()) and int(labels.max()) <= 1:
+        logit = scores.reshape(labels.shape)
+        return torch.stack([torch.zeros_like(logit), logit], -1), labels
     if labels.ndim > 1 and labels.shape[-1] == 1 and scores.ndim == labels.ndim:
         labels = labels.squeeze(-1)
     if scores.ndim != labels.ndim + 1:
@@ -179,7 +185,7 @@ def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]
 
 
 def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
-    """Return cross-entropy (integer labels) or squared error (floating ones) of each sample; None if shapes do not fit."""
+    """Return cross-entropy (integer labels, negative ones ignored) or squared error of each sample; None if shapes misfit."""
     scores = scores.detach().float()
     if labels.is_floating_point():
         if labels.numel() != scores.numel():
@@ -188,8 +194,10 @@ def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
     by_class, labels = classes_last(scores, labels.long())
     if by_class is None:
         return None
-    loss = functional.cross_entropy(by_class.flatten(0, -2), labels.flatten(), reduction="none")
-    return loss.view(labels.shape).flatten(1).mean(1) if labels.ndim > 1 else loss
+    known = labels >= 0
+    loss = functional.cross_entropy(by_class.flatten(0, -2), labels.clamp_min(0).flatten(), reduction="none")
+    loss = loss.view(labels.shape) * known
+    return loss.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1) if labels.ndim > 1 else loss
 
 
 def describe(batch: Any) -> str:

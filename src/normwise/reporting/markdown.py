@@ -27,6 +27,10 @@ def render(document: dict[str, Any]) -> str:
                 cause["description"],
             )
             lines.append(f"| {number} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+        together = document["together"]
+        if together is not None and len(document["causes"]) > 1:
+            before, after = (amount(document, together[key]) for key in ("before", "after"))
+            lines.append(f"| | all together | {before} | {after} | {_cell(gain(document, together))} | |")
     if document["findings"]:
         lines += ["", "## Findings", "", "| severity | rule | layers | finding |", "|---|---|---|---|"]
         for row in grouped(document):

@@ -35,9 +35,9 @@ def _causes(document: dict[str, Any]) -> Table:
     metric = document["metric"]
     title = f"causes, by {metric['name']} on {metric['samples']} held-back samples, now {amount(document, document['baseline'])}"
     table = Table("", "cause", "recovers [95% interval]", "", "fix", title=title, title_justify="left", box=None)
-    most = max((cause["high"] for cause in document["causes"]), default=0) or 1
+    most = max((cause["high"] or 0.0 for cause in document["causes"]), default=0.0) or 1.0
     for number, cause in enumerate(document["causes"], 1):
-        filled = round(_BAR * max(cause["recovered"], 0) / most)
+        filled = round(_BAR * max(cause["recovered"] or 0.0, 0.0) / most)
         name = f"{'/'.join(cause['codes'])} {cause['title']}"
         fewer = len(cause["minimal_layers"]) < len(cause["layers"])
         where = f" ({', '.join(cause['minimal_layers'][:3])} alone do it)" if fewer else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from normwise.core.moments import Moments
 from normwise.errors import one_of
 
 
+@runtime_checkable
 class Backend(Protocol):
     """The kernel contract; see the package's docstring for the four equations."""
 
@@ -69,7 +71,9 @@ def use_backend(name: str) -> Generator[None]:
 
 
 def current_backend(x: Tensor) -> Backend:
-    """Return the backend for this tensor."""
+    """Return the backend for this tensor; while `torch.compile` traces, the one made of operators it knows."""
+    if torch.compiler.is_compiling():
+        return _BACKENDS["reference"]
     return _BACKENDS.get(_choice.get(), _BACKENDS["reference"])
 
 
@@ -77,5 +81,6 @@ def prefers_native(x: Tensor) -> bool:
     """Return whether a plain batch normalization of this tensor should use torch's own operator.
 
     The reference backend costs about twice torch's operator, so today the answer is yes unless a block says otherwise.
+    `torch.compile` cannot see what a block says: there it is yes.
     """
-    return _choice.get() in ("auto", "native")
+    return torch.compiler.is_compiling() or _choice.get() in ("auto", "native")

@@ -87,8 +87,7 @@ def apply(
 ) -> Float[Tensor, "n c l"]:
     """Return `x * scale[g] + shift[g]`, 0 at masked positions, in the dtype of x."""
     x = _masked(x, cells)  # or a NaN in the padding would reach the gradient of the tables as 0 * NaN
-    y = torch.addcmul(_spread(shift, x, cells), x, _spread(scale, x, cells)).to(x.dtype)
-    return _masked(y, cells)
+    return _masked(_affine(x, scale, shift, cells).to(x.dtype), cells)
 
 
 def reduce_backward(
@@ -116,8 +115,21 @@ def apply_backward(
     cells: Cells,
 ) -> Float[Tensor, "n c l"]:
     """Return `dy * a[g] + x * b[g] + d[g]`, 0 at masked positions, in the dtype of x."""
-    dx = torch.addcmul(_spread(d, x, cells), x, _spread(b, x, cells))
+    dx = _affine(x, b, d, cells)
     return _masked(dx.addcmul(dy.to(dx.dtype), _spread(a, x, cells)).to(x.dtype), cells)
+
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor, cells: Cells) -> Tensor:
+    """Return `x * scale + shift` as `(x - z) * scale + (shift + z * scale)`, z near the zero crossing.
+
+    The difference is exact where x is close to z, so an offset of x costs nothing; `x * scale + shift` would round
+    both terms at the offset's magnitude.
+    """
+    working = torch.promote_types(x.dtype, torch.float32)
+    crossing = (-shift / scale).detach().to(working)
+    crossing = torch.where(crossing.isfinite(), crossing, 0).to(shift.dtype)
+    rest = shift + crossing * scale
+    return torch.addcmul(_spread(rest, x, cells), x - _spread(crossing, x, cells), _spread(scale, x, cells))
 
 
 def _spread(table: Float[Tensor, "g c"], x: Tensor, cells: Cells, dtype: torch.dtype | None = None) -> Tensor:
