@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ PACKAGES = Path(os.environ.get("NORMWISE_DATA", ROOT / ".data"))
 SIZES = (8, 16, 32)
 REPEATS = 5
 MEBIBYTE = 2**20
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -90,7 +92,8 @@ def lite0() -> tuple[nn.Module, Batches]:
     """Return a pretrained network of 49 norms, and crops of photographs in batches of 8."""
     from real import zoo
 
-    return zoo.lite0(PACKAGES), zoo.photograph_crops(batches=max(SIZES))
+    with redirect_stdout(sys.stderr):  # the package prints while it loads
+        return zoo.lite0(PACKAGES), zoo.photograph_crops(batches=max(SIZES))
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Batches]]] = {"DigitNet": digit_net, "USPSNet": usps, "Lite0": lite0}
@@ -183,21 +186,32 @@ def largest_activation(model: nn.Module, images: Tensor) -> int:
 
 
 def run_only(kind: str, name: str, batches: int) -> int:
-    """Do one kind of work; return the highest resident bytes of this process (kilobytes on Linux, bytes on macOS)."""
+    """Do one kind of work; return the highest resident bytes of this process from when model and data were loaded."""
     model, data = load(name, batches)
+    if RESET.exists():
+        RESET.write_text("5")
     if kind == "evaluation":
         evaluate(model, data)
     else:
         audit(model, data, attribution=kind == "causes")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident()
+
+
+def peak_resident() -> int:
+    """Return the peak. Linux' `ru_maxrss` is inherited from the process that started this one, so VmHWM is read there."""
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def machine() -> dict[str, Any]:
     """Describe where this ran."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
     return {
         "cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "python": platform.python_version(), "system": platform.system(),
@@ -213,7 +227,11 @@ def table(document: dict[str, Any]) -> str:
     for row in document["timings"]:
         e, a, c = row["evaluation"], row["audit"], row["with_causes"]
         lines.append(f"| {row['model']} | {row['batches']} | {e:.3f} | {a:.3f} | {a / e:.2f} | {c:.3f} | {c / e:.2f} |")
-    lines += ["", "| model | a batch | passes | fixed, s | fixed, in batches | passes with causes |", "|---|---|--:|--:|--:|--:|"]
+    lines += [
+        "",
+        "| model | a batch | passes | fixed, s | fixed, in batches | passes with causes |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for row in document["costs"]:
         shape = "x".join(map(str, row["batch"]))
         figures = f"{row['passes']:.2f} | {row['probes']:.3f} | {row['probes_in_batches']:.1f} | {row['with_causes_passes']:.2f}"
@@ -225,7 +243,9 @@ def table(document: dict[str, Any]) -> str:
     for row in document["memory"]:
         base = row["evaluation"]
         sizes = (base, row["audit"] - base, row["audit_with_causes"] - base, row["largest_activation"])
-        lines.append(f"| {row['model']} | {row['batches']} | " + " | ".join(f"{s / MEBIBYTE:.1f}" for s in sizes) + " |")
+        lines.append(
+            f"| {row['model']} | {row['batches']} | " + " | ".join(f"{s / MEBIBYTE:.1f}" for s in sizes) + " |"
+        )
     return "\n".join(lines)
 
 

@@ -31,9 +31,7 @@ def rules_page() -> str:
     ]
     for rule in documents:
         anchor = f"{rule['code']}-{rule['name']}".lower()
-        lines.append(
-            f"| [{rule['code']}](#{anchor}) | {rule['name']} | {rule['severity']} | {_cell(rule['title'])} |"
-        )
+        lines.append(f"| [{rule['code']}](#{anchor}) | {rule['name']} | {rule['severity']} | {_cell(rule['title'])} |")
     for rule in documents:
         lines += ["", f"## {rule['code']} {rule['name']}", "", f"{rule['title']}. Severity: {rule['severity']}."]
         for key, heading in _SECTIONS:

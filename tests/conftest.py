@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+settings.register_profile("normwise", deadline=None)  # no timed assertions
+settings.load_profile("normwise")
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from cli.workshop import Workshop
 
+import normwise
 from normwise.cli.target import load_data, load_model
 
 
 def test_rules_lists_every_rule(workshop: Workshop):
     listed = workshop.run("rules", "--format", "json").document
     table = workshop.run("rules")
-    assert len(listed) >= 19
-    assert [rule["code"] for rule in listed] == sorted({rule["code"] for rule in listed})
+    known = [f"NW{number}" for number in (*range(101, 113), 201, 202, 203, 205, 301, 601)]
+    assert [rule["code"] for rule in listed if rule["code"] in known] == known
     for rule in listed:
         assert rule["code"] in table.out
         assert all(rule[text] for text in ("name", "title", "what", "why", "measured", "known_problems", "fix"))
@@ -44,14 +46,18 @@ def test_recalibrate_writes_the_statistics_of_the_data(workshop: Workshop):
 
 
 def test_recalibrate_takes_weights_and_a_task(workshop: Workshop):
-    workshop.run("recalibrate", "@stale", "--data", "@raw", "--task", "@task", "--output", "w.safetensors")
-    again = workshop.run(
-        "recalibrate", "@make", "--data", "@raw", "--task", "@task", "--checkpoint", "w.safetensors",
-        "--output", "again.safetensors", "--max-batches", "4",
-    )  # fmt: skip
-    assert again.code == 0
-    first, second = (safetensors.torch.load_file(workshop.folder / n) for n in ("w.safetensors", "again.safetensors"))
-    torch.testing.assert_close(first["norm.running_mean"], second["norm.running_mean"])
+    state = {key: value + 1 for key, value in load_model(f"{workshop.module}:make").state_dict().items()}
+    torch.save(state, workshop.folder / "w.pt")
+    arguments = ("--data", "@raw", "--task", "@task", "--checkpoint", "w.pt", "--max-batches", "4")
+    result = workshop.run("recalibrate", "@make", *arguments, "--output", "new.safetensors")
+    assert result.code == 0
+    new = safetensors.torch.load_file(workshop.folder / "new.safetensors")
+    torch.testing.assert_close(new["head.bias"], state["head.bias"])
+    model = load_model(f"{workshop.module}:make")
+    model.load_state_dict(state)
+    with torch.no_grad():
+        seen = torch.cat([model.conv(x) for x, _ in load_data(f"{workshop.module}:loader(batches=4)")])
+    torch.testing.assert_close(new["norm.running_mean"], seen.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
 def test_recalibrate_leaves_the_old_file_when_it_fails(workshop: Workshop):
@@ -80,9 +86,12 @@ def test_no_arguments_show_the_help(workshop: Workshop):
         assert command in result.out + result.err
 
 
-def test_the_process_itself(workshop: Workshop):
+def test_the_process_itself(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(normwise.__file__).parents[1]))
     command = [sys.executable, "-m", "normwise.cli.app", "audit"]
-    good = subprocess.run([*command, f"{workshop.module}:make", "--format", "json"], capture_output=True, text=True, check=False)
+    good = subprocess.run(
+        [*command, f"{workshop.module}:make", "--format", "json"], capture_output=True, text=True, check=False
+    )
     assert good.returncode == 0
     assert good.stdout.startswith("{")
     bad = subprocess.run([*command, "nothing_of_this_name:model"], capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ import json
 
 import jsonschema
 from cli.workshop import DOCS, Workshop
+from markupsafe import escape
 
 
 def test_demo_prints_json_alone_and_the_gain_is_real(workshop: Workshop):
@@ -20,7 +21,7 @@ def test_demo_prints_json_alone_and_the_gain_is_real(workshop: Workshop):
         assert situation["applied"]
         assert situation["report"]["causes"][0]["low"] > 0
         (page,) = (workshop.folder / "pages").glob(f"{number}-*.html")
-        assert situation["report"]["causes"][0]["title"] in page.read_text(encoding="utf-8")
+        assert escape(situation["report"]["causes"][0]["title"]) in page.read_text(encoding="utf-8")
     assert {row["code"] for row in document["causes"]} <= {row["code"] for row in document["findings"]}
     assert all(row["evidence"] for row in document["findings"])
     assert json.loads((workshop.folder / "pages/demo.json").read_text(encoding="utf-8")) == document

@@ -22,7 +22,7 @@ def test_a_class_with_arguments_is_made_not_returned(workshop: Workshop):
 
 
 def test_data_is_an_iterable_or_a_factory_of_one(workshop: Workshop):
-    assert len(list(load_data(f"{workshop.module}:tuples"))) == 4
+    assert len(list(load_data(f"{workshop.module}:tuples"))) == 8
     assert len(list(load_data(f"{workshop.module}:loader(batches=2)"))) == 2
 
 

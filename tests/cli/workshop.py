@@ -43,12 +43,12 @@ def make(width: int = 4) -> nn.Module:
 
 def trained(model: nn.Module) -> nn.Module:
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    for step in range(40):
+    for step in range(20):
         for x, y in loader():
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             for group in optimizer.param_groups:
-                group["lr"] = 0.05 * (1 - step / 40)
+                group["lr"] = 0.05 * (1 - step / 20)
             optimizer.step()
     return model.eval()
 
@@ -56,7 +56,7 @@ def trained(model: nn.Module) -> nn.Module:
 def stale() -> nn.Module:
     """The same with running statistics of something else: an error on the data."""
     model = make()
-    model.norm.running_mean += 3
+    model.norm.running_mean += 6 * model.norm.running_var.sqrt()
     return model
 
 
@@ -69,7 +69,7 @@ def loud() -> nn.Module:
     return make()
 
 
-def loader(batches: int = 4, size: int = 16, scale: float = 1.0):
+def loader(batches: int = 8, size: int = 16, scale: float = 1.0):
     """Two classes that differ in the mean of their pixels."""
     g = torch.Generator().manual_seed(1)
     pairs = []
@@ -87,6 +87,7 @@ def bad(value: float):
 tiny = Tiny()
 tuples = loader()
 dicts = [{"x": x, "labels": y} for x, y in tuples]
+images = [x for x, _ in tuples]
 raw = [{"image": x} for x, _ in tuples]
 empty = []
 wrong = [torch.randn(8, 5, 8, 8), torch.randn(8, 5, 8, 8)]

@@ -15,7 +15,6 @@ from normwise.cli.target import load_data, load_model, load_task
 from normwise.errors import UsageError, one_of
 from normwise.reporting.document import with_names
 
-
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -78,7 +77,9 @@ def audit(
     document = report.to_dict()
     document["model"]["name"] = name
     how = [model, *_options("--checkpoint", checkpoint), *_options("--task", task or config.get("task"))]
-    document = with_names(document, {"MODEL": how, "DATA": data and [data], "TARGET": target and [target]})
+    document = with_names(
+        document, {"MODEL": how, "DATA": [data] if data else None, "TARGET": [target] if target else None}
+    )
     write_report(document, output_format, output, rule_documents())
     if fix or unsafe_fixes or diff:
         before = {key: value.clone() for key, value in subject.state_dict().items()}

@@ -17,7 +17,8 @@ from torch import Tensor
 from normwise.core.grouping import Cells
 from normwise.core.moments import Moments, accumulation_dtype
 
-CHUNK = 1 << 18  # elements processed at a time, so that the centred copy stays in cache
+CHUNK = 1 << 19  # elements processed at a time, so that the centred copy stays in cache
+_PIVOT = 16  # values that a row's pivot is the mean of
 _FEW = 8  # positions below which a sample's own sum is not worth a block
 
 
@@ -54,15 +55,19 @@ def reduce_samples(x: Float[Tensor, "n c l"]) -> Moments:
 
 
 def _centred_sums(x: Float[Tensor, "n c l"]) -> tuple[Tensor, Tensor]:
-    """Return mean and m2 of each row, the rounding of the first mean taken out of both."""
-    dtype = accumulation_dtype(x.device)
+    """Return mean and m2 of each row, from sums about a pivot near its mean: that of a few of its values.
+
+    With `s` and `q` the sums of `x - pivot` and of its square, mean is `pivot + s / l` and m2 `q - s^2 / l`: exact for
+    any pivot, and free of cancellation where it lies within a few standard deviations.
+    """
+    dtype, positions = accumulation_dtype(x.device), x.shape[-1]
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    rough = x.mean(-1, keepdim=True)
-    centred = x - rough.detach()
-    rest = centred.mean(-1).to(dtype)
+    pivot = x.detach()[..., :: max(1, positions // _PIVOT)].mean(-1, keepdim=True)
+    centred = x - pivot
+    total = centred.sum(-1).to(dtype)
     squares = cast("Tensor", torch.linalg.vecdot(centred, centred))  # pyright: ignore[reportUnknownMemberType]
-    m2 = squares.to(dtype) - rest.square() * x.shape[-1]
-    return rough.detach().squeeze(-1).to(dtype) + rest, m2.clamp_min(0)
+    m2 = squares.to(dtype) - total.square() / positions
+    return pivot.squeeze(-1).to(dtype) + total / positions, m2.clamp_min(0)
 
 
 def _reduce_masked(x: Float[Tensor, "n c l"], mask: Tensor) -> Moments:
