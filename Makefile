@@ -16,7 +16,7 @@ bench: .venv/stamp .data/stamp
 lint: .venv/stamp
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 .venv/stamp: pyproject.toml constraints.txt

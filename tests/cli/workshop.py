@@ -43,12 +43,12 @@ def make(width: int = 4) -> nn.Module:
 
 def trained(model: nn.Module) -> nn.Module:
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    for step in range(20):
+    for step in range(8):
         for x, y in loader():
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             for group in optimizer.param_groups:
-                group["lr"] = 0.05 * (1 - step / 20)
+                group["lr"] = 0.05 * (1 - step / 8)
             optimizer.step()
     return model.eval()
 

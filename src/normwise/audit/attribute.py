@@ -11,6 +11,7 @@ from torch import nn
 from normwise.audit.rule import Finding, Fix
 from normwise.audit.score import Recovery, Scores, compare, evaluate
 from normwise.audit.trace import DomainTrace, Trace
+from normwise.errors import NormwiseError
 
 MOST_CAUSES = 12
 SMALLEST_STEPS = 4  # sizes tried in the search for the smallest change
@@ -175,7 +176,11 @@ def apply_fixes(model: nn.Module, fixes: Iterable[Fix]) -> None:
 
 def _measure(trace: Trace, domain: DomainTrace, before: Scores, fixes: list[Fix]) -> Recovery | None:
     model = copy.deepcopy(trace.model)
-    apply_fixes(model, fixes)
+    try:
+        apply_fixes(model, fixes)
+    except NormwiseError as error:
+        trace.notes.append(f"not measured: {fixes[0].description} ({error})")
+        return None
     after = evaluate(model, trace.task, domain.held)
     return compare(before, after) if after.name == before.name else None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from normwise.audit.rule import Fix
 from normwise.care.policy import freeze
 from normwise.care.recalibrate import recalibrate
-from normwise.models.task import Task
+from normwise.models.task import Task, tensors_in
 from normwise.models.walk import norm_layers
 
 
@@ -21,7 +21,7 @@ def recalibration(domain: str, batches: list[Any], task: Task, layers: Iterable[
     where = "" if domain == "data" else " on the target's data"
 
     def action(model: nn.Module, names: Sequence[str]) -> None:
-        recalibrate(model, batches, task=task, layers=set(names))
+        recalibrate(model, [batch for batch in batches if _finite(batch)], task=task, layers=set(names))
 
     return Fix(
         f"recalibrate:{domain}",
@@ -34,25 +34,29 @@ def recalibration(domain: str, batches: list[Any], task: Task, layers: Iterable[
     )
 
 
-def drop_bias(producers: dict[str, str]) -> Fix:
+def _finite(batch: Any) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(batch) if tensor.is_floating_point())
+
+
+def drop_bias(producers: dict[str, str], *, exact: bool = True) -> Fix:
     """Move the bias of each norm's producer into its running mean, and remove it: exact."""
 
     def action(model: nn.Module, names: Sequence[str]) -> None:
         norms = {layer.name: layer for layer in norm_layers(model)}
         for name in names:
             producer = model.get_submodule(producers[name])
-            bias, mean = producer.bias, norms[name].running_mean
-            if isinstance(bias, Tensor):
+            bias, mean = producer._parameters.get("bias"), norms[name].running_mean
+            if bias is not None:
+                producer.register_parameter("bias", None)
                 if mean is not None:
                     mean.sub_(bias.detach().to(mean.dtype))
-                producer.register_parameter("bias", None)
 
     return Fix(
         "drop-bias",
         "fold the bias into the running mean and remove it",
         "report.apply(model), then build the layer with bias=False",
         tuple(producers),
-        exact=True,
+        exact=exact,
         action=action,
     )
 

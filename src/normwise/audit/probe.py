@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 
 from normwise.care.recalibrate import batch_statistics
 from normwise.core.moments import ClusteredMoments
+from normwise.errors import DataError
 from normwise.models.observe import NormCall, Statistics, observing
-from normwise.models.preserve import preserved_random_state
-from normwise.models.task import Task, batch_size, map_tensors, prediction, split_batch, take_samples, tensors_in
+from normwise.models.preserve import preserved, preserved_random_state
+from normwise.models.task import Task, batch_size, map_tensors, prediction, take_samples, tensors_in
 
-LEAK_SAMPLES = 4
+LEAK_SAMPLES = 3  # with two, batch statistics give plus and minus one whatever the samples
 DROPOUT_SAMPLES = 16
 _ROUNDING = 1e-6  # relative: kernels may order sums by batch content on accelerators
 _DROPOUTS = ("dropout", "droppath", "drop_path", "dropblock")
@@ -27,22 +27,22 @@ def probe_leak(model: nn.Module, task: Task, batch: Any) -> dict[str, Any] | str
     if n < 2:
         return "the leak probe (NW301) needs a batch of at least two samples"
     batch = take_samples(batch, slice(0, n))
-    model.eval()
-    before, trace = _outputs_by_module(model, task, batch)
+    before = _run(model, task, batch)
     if before.shape[:1] != (n,):
         return "the leak probe (NW301) needs an output whose first axis is the batch's"
-    after, other = _outputs_by_module(model, task, _changed(model, batch))
-    moved = _moved(before, after)
-    gradient = _gradient(model, task, batch, n)
+    changed = _changed(batch)
+    moved, gradient = _moved(before, _run(model, task, changed)), _gradient(model, task, batch, n)
     if moved <= _ROUNDING and gradient <= _ROUNDING:
         return None
-    first = next((k for k in trace if k in other and _moved(trace[k], other[k], n) > _ROUNDING), "")
+    kept: list[dict[str, Tensor]] = [{}, {}]
+    for outputs, inputs in zip(kept, (batch, changed), strict=True):
+        _run(model, task, inputs, outputs)
+    first = next((k for k in kept[0] if k in kept[1] and _moved(kept[0][k], kept[1][k], n) > _ROUNDING), "")
     return {"layer": first, "perturbation": moved, "gradient": gradient, "samples": n}
 
 
-def _changed(model: nn.Module, batch: Any) -> Any:
-    """Change the first sample of the inputs: floats are moved, integers replaced by those of the last sample."""
-    inputs, labels = split_batch(model, batch)
+def _changed(batch: Any) -> Any:
+    """Change the first sample: floats are moved, integers replaced by those of the last sample."""
     n = batch_size(batch)
 
     def change(tensor: Tensor) -> Tensor:
@@ -57,30 +57,24 @@ def _changed(model: nn.Module, batch: Any) -> Any:
             tensor[0] = tensor[-1]
         return tensor
 
-    changed = map_tensors(change, inputs)
-    if isinstance(batch, dict):
-        return {**batch, **changed}
-    return changed if labels is None else (changed, labels)
+    return map_tensors(change, batch)
 
 
-def _outputs_by_module(model: nn.Module, task: Task, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run once; return the prediction and the first output of every module, in order of completion."""
-    outputs: dict[str, Tensor] = {}
+def _run(model: nn.Module, task: Task, batch: Any, outputs: dict[str, Tensor] | None = None) -> Tensor:
+    """Run once from the same state and return the prediction; keep every module's first output if asked to."""
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            tensor = next((t for t in tensors_in(output) if t.is_floating_point()), None)
-            if tensor is not None:
-                outputs.setdefault(name, tensor.detach())
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = next((t for t in tensors_in(output) if t.is_floating_point()), None)
+        if tensor is not None and outputs is not None:
+            outputs.setdefault(name, tensor.detach().clone())
 
-        return hook
-
-    with ExitStack() as stack, torch.no_grad(), preserved_random_state():
+    with preserved(model), torch.no_grad():
+        model.eval()
         for name, module in model.named_modules():
-            if name:
-                stack.callback(module.register_forward_hook(keep(name)).remove)
+            if name and outputs is not None:
+                module.register_forward_hook(partial(keep, name))  # `preserved` takes it off
         torch.manual_seed(0)
-        return prediction(task.run(model, batch)).detach(), outputs
+        return prediction(task.run(model, batch)).detach()
 
 
 def _moved(before: Tensor, after: Tensor, n: int | None = None) -> float:
@@ -103,14 +97,18 @@ def _gradient(model: nn.Module, task: Task, batch: Any, n: int) -> float:
         return floats[-1]
 
     tracked = map_tensors(track, batch)
-    with preserved_random_state(), torch.enable_grad():
-        torch.manual_seed(0)
-        output = prediction(task.run(model, tracked))
-        if not floats or not output.requires_grad:
-            return 0.0
-        others = output[1:]
-        direction = torch.randn(others.shape, generator=torch.Generator().manual_seed(1)).to(others)
-        found = torch.autograd.grad((others * direction).sum(), floats, allow_unused=True)
+    try:
+        with preserved(model), torch.enable_grad():
+            model.eval().requires_grad_(False)
+            torch.manual_seed(0)
+            output = prediction(task.run(model, tracked))
+            if not floats or not output.requires_grad:
+                return 0.0
+            others = output[1:]
+            direction = torch.randn(others.shape, generator=torch.Generator().manual_seed(1)).to(others)
+            found = torch.autograd.grad((others * direction).sum(), floats, allow_unused=True)
+    except (RuntimeError, NotImplementedError, DataError):
+        return 0.0  # not every model that predicts can be differentiated; the other probe stands
     known = [gradient.double().nan_to_num(0.0) for gradient in found if gradient is not None]
     own = max((float(gradient[1:].abs().max()) for gradient in known), default=0.0)
     leaked = max((float(gradient[0].abs().max()) for gradient in known), default=0.0)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from normwise.audit.attribute import Attribution, Cause, apply_fixes, merged
-from normwise.audit.rule import Finding, Fix, Severity, all_rules
+from normwise.audit.rule import Finding, Fix, Severity, all_rules, select_rules
 from normwise.audit.statistic import shift_of
 from normwise.audit.trace import DomainTrace, Trace
 from normwise.errors import one_of
@@ -52,10 +52,11 @@ class Report:
         Exact fixes only, unless `unsafe`; codes limits them to some rules. A fix that only a person can make is left.
         Of two recalibrations, on the data and on the target, the one that recovered more is made.
         """
+        chosen = None if codes is None else {rule.code for rule in select_rules(codes, None)}
         fixes: dict[str, Fix] = {}
         for finding in self.findings:
             fix = finding.fix
-            if fix is None or fix.action is None or fix.advice or (codes is not None and finding.code not in codes):
+            if fix is None or fix.action is None or fix.advice or (chosen is not None and finding.code not in chosen):
                 continue
             if fix.exact or unsafe:
                 fixes[fix.kind] = merged(fixes[fix.kind], fix) if fix.kind in fixes else fix

@@ -16,7 +16,7 @@ from normwise.audit.rule import Finding, Severity, all_rules, select_rules
 from normwise.audit.trace import DomainTrace, Trace, split_batches, trace_domain
 from normwise.errors import ModelError, one_of
 from normwise.models.preserve import preserved
-from normwise.models.task import Task, batch_size, read_batches, take_samples
+from normwise.models.task import Task, batch_size, divisible, read_batches, take_samples
 from normwise.models.walk import norm_layers
 from normwise.models.wiring import find_wiring
 
@@ -59,10 +59,14 @@ def audit(
         raise one_of("role", role, ROLES)
     rules = select_rules(select, ignore)
     tell = progress or (lambda _: None)
+    norm_layers(model)  # refuses what cannot be audited, before anything runs
     modes = {name: module.training for name, module in model.named_modules()}
     with preserved(model):
+        model.train()
+        would_train = {name: module.training for name, module in model.named_modules()}
         trace = _trace(model, data, target, task or Task(), tell, max_batches)
-        trace.optimizer, trace.role, trace.world_size, trace.was_training = optimizer, role, world_size, modes
+        trace.optimizer, trace.role, trace.world_size = optimizer, role, world_size
+        trace.was_training, trace.would_train = modes, would_train
         for name, module in model.named_modules():
             module.training = modes.get(name, module.training)
         findings = [finding for rule in rules for finding in rule.check(trace)]
@@ -99,8 +103,10 @@ def _trace(
     known = _read(data, "data", max_batches)
     aim = _read(target, "target", max_batches)
     sample = known or aim
-    probe = None if sample is None else take_samples(sample.fit[0], slice(0, DROPOUT_SAMPLES))
-    run = None if probe is None else (lambda: task.run(model, take_samples(probe, slice(0, 2))))
+    probe = None if sample is None else sample.fit[0]
+    whole = probe is None or not divisible(probe)
+    probe = probe if whole else take_samples(probe, slice(0, DROPOUT_SAMPLES))
+    run = None if probe is None else (lambda: task.run(model, probe if whole else take_samples(probe, slice(0, 2))))
     model.eval()
     trace = Trace(model, task, layers, find_wiring(model, run), known, aim)
     if not layers:
@@ -111,7 +117,11 @@ def _trace(
     for domain in (known, aim):
         if domain is not None:
             trace_domain(model, task, domain, lambda: tell("trace"))
-    leak = probe_leak(model, task, probe)
+    leak = (
+        "the leak probe (NW301) needs batches that can be taken apart, every tensor with the samples first"
+        if whole
+        else probe_leak(model, task, probe)
+    )
     if isinstance(leak, str):
         trace.notes.append(leak)
     else:

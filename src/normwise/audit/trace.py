@@ -15,10 +15,11 @@ from normwise.audit.score import Scores, joined, score_batch
 from normwise.care.recalibrate import batch_statistics
 from normwise.core.moments import MIN_VALUES, ClusteredMoments, Moments, standardised_shift
 from normwise.models.observe import NormCall, Statistics, observing
-from normwise.models.task import Task, batch_size, join_batches, take_samples
+from normwise.models.task import Task, batch_size, divisible, join_batches, take_samples
 from normwise.models.walk import NormLayer
 from normwise.models.wiring import Wiring
 
+TOGETHER = 64  # samples whose tables are kept before they are merged
 MAX_PLACES = 8  # uses of a shared norm in one pass that are told apart; later ones count with the last
 HELD_BACK = 4  # every fourth batch is kept for measuring what fixes recover
 ENOUGH = 8  # samples up to which small batches are joined with the next
@@ -33,6 +34,27 @@ class LayerTrace:
     depth: int
     places: list[ClusteredMoments] = field(default_factory=list)
     bad_batch: int | None = None
+    rank: int = 0
+    waiting: dict[int, list[Moments]] = field(default_factory=dict, repr=False)
+
+    def add(self, place: int, samples: Moments) -> None:
+        """Take in the moments of some samples, tables `(n, c)`; a few at a time are worked into `places`."""
+        waiting = self.waiting.setdefault(place, [])
+        waiting.append(samples)
+        if sum(len(part.mean) for part in waiting) >= TOGETHER:
+            self.work_in()
+
+    def work_in(self) -> None:
+        """Merge what waits into `places`."""
+        for place, parts in sorted(self.waiting.items()):
+            if not parts:
+                continue
+            clusters = ClusteredMoments.of(Moments.cat(parts))
+            if place < len(self.places):
+                self.places[place] = self.places[place].merge(clusters)
+            else:
+                self.places.append(clusters)
+            parts.clear()
 
     def values_in(self, samples: int, domain: DomainTrace) -> float:
         """Return how many values a channel has in a batch of that many samples (all places taken apart)."""
@@ -110,9 +132,18 @@ class Trace:
     role: str | None = None
     world_size: int = 1
     was_training: dict[str, bool] = field(default_factory=dict)
+    would_train: dict[str, bool] = field(default_factory=dict)
     dropout_ratios: dict[str, float] = field(default_factory=dict)
     leak: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+
+    def moves(self, layer: NormLayer) -> bool:
+        """Return whether `model.train()` and a forward pass would change the layer's running statistics."""
+        return layer.learns_statistics and self.would_train.get(layer.name, True)
+
+    def ranks_of(self, name: str) -> set[int]:
+        """Return the ranks of the inputs seen at a layer; empty without data."""
+        return {domain.layers[name].rank for _, domain in self.domains if name in domain.layers}
 
     @property
     def domains(self) -> list[tuple[str, DomainTrace]]:
@@ -127,7 +158,7 @@ def split_batches(batches: list[Any], last_batch: int | None) -> DomainTrace:
     if len(batches) > 1:
         period = min(HELD_BACK, len(batches))
         held, fit = numbered[period - 1 :: period], [pair for pair in numbered if pair[0] % period != period - 1]
-    elif sizes[0] >= _SPLITTABLE:
+    elif sizes[0] >= _SPLITTABLE and divisible(batches[0]):
         half = sizes[0] // 2
         held, fit = ([(0, take_samples(batches[0], part))] for part in (slice(0, half), slice(half, None)))
     else:
@@ -160,16 +191,18 @@ def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callab
     current = 0
 
     def visit(call: NormCall) -> Statistics | None:
-        clusters = ClusteredMoments.of(call.sample_moments())
+        samples = call.sample_moments()
+        pooled = samples.pool(0)
         seen = domain.layers.setdefault(call.layer.name, LayerTrace(call.layer, len(domain.layers)))
-        finite = bool(torch.isfinite(clusters.values.m2).all())
+        seen.rank = call.x.ndim
+        finite = bool(torch.isfinite(pooled.m2).all())
         if not finite:
             if seen.bad_batch is None:
                 seen.bad_batch = _origin_of_bad(call, domain.origins[current])
             return None
         if current < len(domain.fit):
-            _add(seen.places, min(call.index, MAX_PLACES - 1), clusters)
-        return batch_statistics(clusters.values)
+            seen.add(min(call.index, MAX_PLACES - 1), samples)
+        return batch_statistics(pooled)
 
     with torch.no_grad():
         model.eval()
@@ -181,6 +214,8 @@ def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callab
                 watch.begin_pass()
                 batchwise.append(score_batch(model, task, task.run(model, batch), batch))
                 tick()
+    for seen in domain.layers.values():
+        seen.work_in()
     domain.deployed, domain.batchwise = joined(deployed), joined(batchwise)
 
 
@@ -189,10 +224,3 @@ def _origin_of_bad(call: NormCall, origins: list[int]) -> int:
     bad = (~torch.isfinite(call.sample_moments().m2)).any(1)
     first = int(bad.nonzero()[0]) * len(origins) // len(bad)
     return origins[first]
-
-
-def _add(places: list[ClusteredMoments], index: int, clusters: ClusteredMoments) -> None:
-    if index < len(places):
-        places[index] = places[index].merge(clusters)
-    else:
-        places.append(clusters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ class _Frozen:
 
     training: bool
     affine: dict[str, bool]
+    train: Any = None
     policy: StatisticsPolicy | None = None
 
 
@@ -47,7 +49,9 @@ def unfreeze(model: nn.Module) -> nn.Module:
             layer.module.policy = record.policy
         if stays_in_eval(layer.module):
             del layer.module.train
-            layer.module.training = model.training
+            layer.module.training = record.training
+            if record.train is not None:
+                vars(layer.module)["train"] = record.train
         for name, needed in record.affine.items():
             getattr(layer.module, name).requires_grad_(needed)
     return model
@@ -65,6 +69,9 @@ def _freeze_statistics(module: nn.Module) -> None:
             record.policy = policy
             vars(module)["policy"] = FROZEN
         return
+    if isinstance(vars(module).get("train"), partial):
+        return
+    record.train = vars(module).get("train")
     module.eval()
     module.train = partial(_stay_in_eval, module)
 
@@ -79,7 +86,8 @@ def _freeze_affine(layer: NormLayer) -> None:
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
-    """Stand in for `module.train`: pass the mode on to children, keep the module's own."""
+    """Stand in for `module.train`: pass the mode on to children, keep the module's own, remember it for `unfreeze`."""
+    _record(module).training = mode
     for child in module.children():
         child.train(mode)
     return module

@@ -60,7 +60,8 @@ def recalibrate(
     Every norm normalises with the batch's own statistics, as in training, while everything else stays in evaluation
     mode; each layer's moments are merged exactly over all values of all batches, so that unequal batches count by
     their size and the variance between batches is kept. Running variances are unbiased, as torch's. `layers` limits
-    the measurement to some layers, the others keep normalising with what they have.
+    the measurement to some layers, the others keep normalising with what they have. Instance norms are left alone:
+    their running statistics are averages over single samples.
 
     Nothing but these buffers changes: modes, momentum and random states are restored, and on an exception the
     buffers too. `num_batches_tracked` becomes the number of batches under momentum None; otherwise it is raised, if it
@@ -71,7 +72,7 @@ def recalibrate(
 
     Reference: Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3 (PreciseBN), with exact merging.
     """
-    everything = require_norm_layers(model)
+    everything = [layer for layer in require_norm_layers(model) if not layer.per_sample]
     chosen = {layer.name: layer for layer in everything if layers is None or layer.name in layers}
     measured, batches, samples = measure(model, data, task=task or Task(), max_batches=max_batches, layers=set(chosen))
     outcome = {name: _compare(chosen[name], moments) for name, moments in measured.items()}

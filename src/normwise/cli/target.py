@@ -15,7 +15,6 @@ from torch import nn
 from normwise.errors import NormwiseError, UsageError
 from normwise.models.task import Task
 
-
 # What a person's own module or factory fails with; said in one line, for it is not a fault of this package.
 _FAILURES = (
     ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError,

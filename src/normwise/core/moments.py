@@ -6,7 +6,7 @@ Every average of statistics in this package, over blocks, batches, ranks, client
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +70,14 @@ class Moments:
         if merged is None:
             raise ShapeError("parts must hold at least one Moments, got none")
         return merged
+
+    @staticmethod
+    def cat(parts: Sequence[Moments]) -> Moments:
+        """Return the groups of several tables as one table, along the first axis."""
+        counts = [part.count.expand(len(part.mean), *part.count.shape[1:]) for part in parts]
+        return Moments(
+            torch.cat(counts), torch.cat([part.mean for part in parts]), torch.cat([part.m2 for part in parts])
+        )
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both groups of values together: exact, associative, weighted by count."""

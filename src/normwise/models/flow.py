@@ -25,6 +25,7 @@ from normwise.models.walk import norm_layers
 # What a model's Python code raises when it is run on proxies instead of tensors.
 _TRACE_ERRORS = (
     TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, AssertionError, KeyError, IndexError,
+    NameError, RecursionError, ZeroDivisionError,
 )  # fmt: skip
 _GETTERS = frozenset(
     "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex get_device "

@@ -18,13 +18,14 @@ _HOOKS = (
 
 @contextmanager
 def preserved(model: nn.Module) -> Generator[None]:
-    """Restore parameters, gradients, buffers, modes, requires_grad, hooks and random states on leaving, on errors too.
+    """Restore parameters, gradients, buffers, modes, requires_grad, hooks, attributes and random states, on errors too.
 
     The same tensor objects come back, with their values; costs one copy of the weights.
     """
     modules = list(model.modules())
-    modes = [module.training for module in modules]
-    tables = [(table, dict(table)) for module in modules for table in (module._parameters, module._buffers)]
+    attributes = [(vars(module), dict(vars(module))) for module in modules]  # modes and whatever forward keeps
+    tables = [(t, dict(t)) for module in modules for t in (module._parameters, module._buffers)]
+    children = [(module._modules, dict(module._modules)) for module in modules]
     hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in _HOOKS]
     tensors = {id(t): t for _, copy in tables for t in copy.values() if t is not None}
     values = {key: t.detach().clone() for key, t in tensors.items() if not _lazy(t)}
@@ -34,7 +35,7 @@ def preserved(model: nn.Module) -> Generator[None]:
         try:
             yield
         finally:
-            for table, copy in [*tables, *hooks]:
+            for table, copy in [*attributes, *tables, *children, *hooks]:
                 table.clear()
                 table.update(copy)
             with torch.no_grad():
@@ -42,15 +43,13 @@ def preserved(model: nn.Module) -> Generator[None]:
                     if key in values:
                         _put_back(tensor, values[key])
             for key, tensor in tensors.items():
-                if tensor.is_leaf:
+                if tensor.is_leaf and tensor.requires_grad != needs[key]:
                     tensor.requires_grad_(needs[key])
             for key, (gradient, value) in gradients.items():
                 if gradient is not None and value is not None:
                     with torch.no_grad():
                         _put_back(gradient, value)
                 tensors[key].grad = gradient
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
 
 
 @contextmanager
@@ -68,10 +67,18 @@ def preserved_random_state() -> Generator[None]:
 
 def _put_back(tensor: Tensor, value: Tensor) -> None:
     """Give a tensor its old value, in place; its storage as well where it was moved to another dtype or device."""
-    if (tensor.shape, tensor.dtype, tensor.device) == (value.shape, value.dtype, value.device):
-        tensor.copy_(value)
-    else:
+    if (tensor.shape, tensor.dtype, tensor.device) != (value.shape, value.dtype, value.device):
         tensor.data = value
+    elif not _same_bits(tensor, value):
+        tensor.copy_(value)
+
+
+def _same_bits(tensor: Tensor, value: Tensor) -> bool:
+    """Compare bit for bit, -0.0 and NaN too: what is unchanged needs no write, and some tensors take none."""
+    if not tensor.element_size() or tensor.is_complex() or tensor.is_quantized:
+        return False
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return torch.equal(tensor.detach().contiguous().view(integer), value.contiguous().view(integer))
 
 
 def _lazy(tensor: Tensor) -> bool:

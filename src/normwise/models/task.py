@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from normwise.models.walk import device_of
 _LABELS = ("labels", "label")
 _PREDICTIONS = ("logits", "out", "output", "prediction", "predictions")
 _PAIR = 2
+_VOID = 255  # the label of pixels that do not count, in many segmentation sets
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Task:
 
     def run(self, model: nn.Module, batch: Any) -> Any:
         """Run the model on a batch; raise `DataError` in one line if the two do not fit."""
-        batch = to_device(batch, device_of(model))
+        batch = to_device(batch, device_of(model), copy=True)  # a model may work on its input in place
         try:
             with self.info(batch) if self.info is not None else BatchInfo.current():
                 if self.forward is not None:
@@ -50,7 +51,7 @@ class Task:
                 return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
         except NormwiseError:
             raise
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(
                 f"data: {type(model).__name__} does not run on a batch of {describe(batch)} ({type(error).__name__}: "
@@ -80,13 +81,8 @@ class Task:
         scores, labels = classes_last(prediction(output), labels)
         if scores is None:
             return None
-        known = labels >= 0
-        right = (scores.argmax(-1) == labels) & known & ~scores.isnan().any(-1)
-        return (
-            right.flatten(1).sum(1).double() / known.flatten(1).sum(1).clamp_min(1)
-            if labels.ndim > 1
-            else right.double()
-        )
+        right = (scores.argmax(-1) == labels) & ~scores.isnan().any(-1)
+        return mean_of_known(right.double(), labels >= 0)
 
 
 def prediction(output: Any) -> Tensor:
@@ -130,12 +126,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         return type(value)(*(map_tensors(function, item) for item in value))
     if isinstance(value, (tuple, list)):
         return type(value)(map_tensors(function, item) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: map_tensors(function, getattr(value, f.name)) for f in fields(value) if f.init}
+        return replace(value, **changed)
     return value
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
+def to_device(batch: Any, device: torch.device, *, copy: bool = False) -> Any:
     """Move every tensor of a batch."""
-    return map_tensors(lambda tensor: tensor.to(device), batch)
+    return map_tensors(lambda tensor: tensor.to(device, copy=copy), batch)
 
 
 def split_batch(model: nn.Module, batch: Any) -> tuple[Any, Any]:
@@ -145,7 +144,8 @@ def split_batch(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     names, required = _signature(model)
     if isinstance(batch, Mapping):
         keys = [key for key in _LABELS if key in batch and key not in names]
-        return {k: v for k, v in batch.items() if k not in keys}, next((batch[key] for key in keys), None)
+        known = {k: v for k, v in batch.items() if k in names or (k not in keys and any(True for _ in tensors_in(v)))}
+        return known, next((batch[key] for key in keys), None)
     if not isinstance(batch, (tuple, list)) or not len(batch):
         raise DataError(
             f"data: a batch must be a tensor, (inputs, labels) or a dict, got {type(batch).__name__}; pass a Task"
@@ -169,7 +169,8 @@ def _signature(model: nn.Module) -> tuple[set[str], int]:
 def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]:
     """Return scores as `(*labels, classes)`; None if they hold no class axis that fits the labels.
 
-    A single logit for labels 0 and 1 is the second of two classes, the first one's logit being 0.
+    Labels below 0 are unknown, as are 255 where there are not so many classes. A single logit for labels 0 and 1 is
+    the second of two classes, the first one's logit being 0.
     """
     if scores.numel() == labels.numel() and 0 <= int(labels.min()) and int(labels.max()) <= 1:
         logit = scores.reshape(labels.shape)
@@ -180,12 +181,13 @@ def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]
         return None, labels
     if scores.shape[:1] + scores.shape[2:] == labels.shape:
         scores = scores.movedim(1, -1)
+    labels = torch.where((labels == _VOID) & (scores.shape[-1] <= _VOID), -1, labels)
     fits = scores.shape[:-1] == labels.shape and (not labels.numel() or int(labels.max()) < scores.shape[-1])
     return (scores if fits else None), labels
 
 
 def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
-    """Return cross-entropy (integer labels, negative ones ignored) or squared error of each sample; None if shapes misfit."""
+    """Return cross-entropy (integer labels, unknown ones left out) or squared error by sample; None if shapes misfit."""
     scores = scores.detach().float()
     if labels.is_floating_point():
         if labels.numel() != scores.numel():
@@ -196,8 +198,14 @@ def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
         return None
     known = labels >= 0
     loss = functional.cross_entropy(by_class.flatten(0, -2), labels.clamp_min(0).flatten(), reduction="none")
-    loss = loss.view(labels.shape) * known
-    return loss.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1) if labels.ndim > 1 else loss
+    return mean_of_known(loss.view(labels.shape), known)
+
+
+def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """Return each sample's mean over its known labels; samples without one are left out."""
+    values, known = values.reshape(len(values), -1), known.reshape(len(known), -1)
+    count = known.sum(1)
+    return ((values * known).sum(1) / count.clamp_min(1))[count > 0]
 
 
 def describe(batch: Any) -> str:
@@ -212,6 +220,14 @@ def batch_size(batch: Any) -> int:
         if tensor.ndim:
             return tensor.shape[0]
     raise DataError(f"data: expected batches that hold tensors, got {type(batch).__name__}; check the loader")
+
+
+def divisible(batch: Any) -> bool:
+    """Return whether samples can be taken out: every tensor has the batch's first axis, and none stands in an inner list."""
+    n = batch_size(batch)
+    parts = batch if isinstance(batch, (tuple, list)) else [batch]
+    lists = any(isinstance(part, list) for part in parts) and isinstance(batch, (tuple, list))
+    return not lists and all(tensor.ndim and tensor.shape[0] == n for tensor in tensors_in(batch))
 
 
 def take_samples(batch: Any, index: slice | Tensor) -> Any:
@@ -243,14 +259,18 @@ def read_batches(data: Iterable[Any], *, argument: str = "data", max_batches: in
 
 def join_batches(first: Any, second: Any) -> Any | None:
     """Return two batches as one, or None where their forms differ (padded lengths, other keys, no common first axis)."""
+    return _joined(first, second) if divisible(first) and divisible(second) else None
+
+
+def _joined(first: Any, second: Any) -> Any | None:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         fits = first.ndim and first.shape[1:] == second.shape[1:] and first.dtype == second.dtype
         return torch.cat([first, second]) if fits and first.device == second.device else None
     if isinstance(first, Mapping) and isinstance(second, Mapping) and first.keys() == second.keys():
-        items = {key: join_batches(first[key], second[key]) for key in first}
+        items = {key: _joined(first[key], second[key]) for key in first}
         return None if any(item is None for item in items.values()) else items
     if isinstance(first, (tuple, list)) and type(first) is type(second) and len(first) == len(second):
-        parts = [join_batches(a, b) for a, b in zip(first, second, strict=True)]
+        parts = [_joined(a, b) for a, b in zip(first, second, strict=True)]
         if any(part is None for part in parts):
             return None
         whole: Any = type(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,12 @@ class NormLayer:
     @property
     def running_mean(self) -> Tensor | None:
         """Running mean `(c,)`, or None where no statistics are tracked."""
-        return None if self.statistics is None else getattr(self.module, self.statistics[0])
+        return None if self.statistics is None else _flat(getattr(self.module, self.statistics[0]))
 
     @property
     def running_var(self) -> Tensor | None:
         """Running variance `(c,)`, or None."""
-        return None if self.statistics is None else getattr(self.module, self.statistics[1])
+        return None if self.statistics is None else _flat(getattr(self.module, self.statistics[1]))
 
     @property
     def weight(self) -> Tensor | None:
@@ -95,6 +96,8 @@ def stays_in_eval(module: nn.Module) -> bool:
 
 def norm_layers(model: nn.Module) -> list[NormLayer]:
     """Return every batch-normalizing layer once, in the order of `named_modules()`; raise `ModelError` for a lazy one."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(f"model: expected an eager module, got {type(model).__name__}; use the model before scripting")
     found = []
     for name, module in model.named_modules():
         statistics = next((pair for pair in _STATISTICS if _has_tables(module, pair)), None)
@@ -130,7 +133,20 @@ def require_norm_layers(model: nn.Module) -> list[NormLayer]:
 
 def _has_tables(module: nn.Module, names: tuple[str, str]) -> bool:
     tables = [module._buffers.get(name, module._parameters.get(name)) for name in names]
-    return all(isinstance(table, Tensor) for table in tables)
+    return all(isinstance(table, Tensor) and (_is_lazy(table) or _is_vector(table)) for table in tables)
+
+
+def _is_lazy(table: Tensor) -> bool:
+    return isinstance(table, (nn.UninitializedBuffer, nn.UninitializedParameter))
+
+
+def _is_vector(table: Tensor) -> bool:
+    """Return whether there is one value a channel, in whatever shape it broadcasts from: `(c,)`, `(1, c, 1, 1)`."""
+    return table.ndim > 0 and table.numel() == max(table.shape)
+
+
+def _flat(table: Tensor) -> Tensor:
+    return table if table.ndim == 1 else table.view(-1)
 
 
 def _channel_vector(module: nn.Module, name: str) -> bool:
@@ -140,5 +156,5 @@ def _channel_vector(module: nn.Module, name: str) -> bool:
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the first parameter or buffer; the CPU for a model without any."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device

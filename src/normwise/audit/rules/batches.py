@@ -28,7 +28,6 @@ class _ShiftRule(Rule):
         by_size = sorted((name for name in shifts), key=lambda n: -_size(shifts[n]))
         cure = recalibration(self.domain, domain.fit, trace.task, by_size)
         severity = Severity.ERROR if _costs(domain) else Severity.WARNING
-        explained = explain_input(trace, domain, next(iter(domain.layers)))
         explained = explain_input(trace, domain, next(iter(domain.layers))) if large else None
         for name, shift in large.items():
             evidence = {
@@ -137,7 +136,7 @@ class TooFewValues(Rule):
         coming = data.batch_sizes if data.last_batch is None else [*data.batch_sizes, data.last_batch]
         fewest = min(coming)
         for seen in data.layers.values():
-            if not seen.places or not (seen.layer.learns_statistics or seen.layer.statistics is None):
+            if not seen.places or not (trace.moves(seen.layer) or seen.layer.statistics is None):
                 continue
             values = round(seen.values_in(fewest, data))
             if values >= MIN_VALUES:
@@ -176,7 +175,7 @@ class NoisyBatchStatistics(Rule):
         """Compute both standard errors at the size of the batches given."""
         data = trace.data
         for seen in () if data is None else data.layers.values():
-            if data is None or not seen.measured or not (seen.layer.learns_statistics or seen.layer.statistics is None):
+            if data is None or not seen.measured or not (trace.moves(seen.layer) or seen.layer.statistics is None):
                 continue
             if seen.moments.clusters < 2 * MIN_VALUES:
                 continue

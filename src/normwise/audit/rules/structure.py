@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from normwise.audit.fixes import advice, drop_bias, frozen, recalibration
 from normwise.audit.rule import Finding, Rule, Severity, register
@@ -35,11 +36,12 @@ class BiasBeforeNorm(Rule):
         producers = {layer.name: producer for layer in trace.layers if (producer := _cancelled(trace, layer))}
         for name, producer in producers.items():
             bias = trace.model.get_submodule(producer).bias
+            half = isinstance(bias, Tensor) and bias.dtype in (torch.float16, torch.bfloat16)
             yield self.finding(
                 name,
                 f"the bias of '{producer}' is cancelled here",
                 {"producer": producer, "parameters": bias.numel() if isinstance(bias, Tensor) else 0},
-                fix=drop_bias(producers).with_layers([name]),
+                fix=drop_bias(producers, exact=not half).with_layers([name]),
             )
 
 
@@ -48,8 +50,13 @@ def _cancelled(trace: Trace, layer: NormLayer) -> str | None:
     feed = trace.wiring[layer.name]
     if feed.producer is None or not feed.sole or feed.producer_calls != 1 or feed.calls != 1:
         return None
-    bias = getattr(trace.model.get_submodule(feed.producer), "bias", None)
-    return feed.producer if isinstance(bias, Tensor) and bias.ndim == 1 else None
+    if layer.statistics is not None and not trace.moves(layer):
+        return None  # frozen statistics cancel nothing
+    producer, ranks = trace.model.get_submodule(feed.producer), trace.ranks_of(layer.name)
+    if isinstance(producer, nn.Linear) and ranks - {2}:
+        return None  # its bias lies on the last axis, the norm's channels on the first after the batch
+    bias = producer._parameters.get("bias")
+    return feed.producer if bias is not None and bias.ndim == 1 and len(bias) == layer.channels else None
 
 
 @register
@@ -82,7 +89,7 @@ class HalfFrozen(Rule):
             if found is not None:
                 severity, text = found
                 fix = frozen([layer.name]) if severity is Severity.WARNING else None
-                evidence = {"statistics_move": layer.learns_statistics, "affine_learns": self._learns(layer)}
+                evidence = {"statistics_move": trace.moves(layer), "affine_learns": self._learns(layer)}
                 yield self.finding(layer.name, text, evidence, fix=fix, severity=severity)
 
     @staticmethod
@@ -90,7 +97,7 @@ class HalfFrozen(Rule):
         return any(parameter.requires_grad for parameter in affine_parameters(layer))
 
     def _found(self, trace: Trace, layer: NormLayer) -> tuple[Severity, str] | None:
-        moves, parameters = layer.learns_statistics, affine_parameters(layer)
+        moves, parameters = trace.moves(layer), affine_parameters(layer)
         if moves and trace.was_training.get("") and not trace.was_training.get(layer.name, True):
             return Severity.WARNING, "in eval mode inside a model in train mode: the next train() undoes it"
         if moves and parameters and not self._learns(layer):

@@ -80,7 +80,7 @@ def current_backend(x: Tensor) -> Backend:
 def prefers_native(x: Tensor) -> bool:
     """Return whether a plain batch normalization of this tensor should use torch's own operator.
 
-    The reference backend costs about twice torch's operator, so today the answer is yes unless a block says otherwise.
+    The reference backend costs about three times torch's, so today the answer is yes unless a block says otherwise.
     `torch.compile` cannot see what a block says: there it is yes.
     """
     return torch.compiler.is_compiling() or _choice.get() in ("auto", "native")
