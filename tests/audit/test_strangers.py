@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from audit.patients import batches, trained
 from torch import Tensor, nn
 
 import normwise
-from audit.patients import batches, trained
 from normwise.audit.score import MANY, Scores, compare
 from normwise.errors import ModelError, NormwiseError
 
@@ -155,13 +155,13 @@ def test_lists_of_images_are_not_joined_along_their_channels():
 @dataclass
 class Batch:
     image: Tensor
-    label: Tensor
+    digit: Tensor
 
 
 def test_a_task_reads_any_batch():
     task = normwise.Task(
         forward=lambda model, batch: model(batch.image),
-        loss=lambda output, batch: nn.functional.cross_entropy(output, batch.label, reduction="none"),
+        loss=lambda output, batch: nn.functional.cross_entropy(output, batch.digit, reduction="none"),
     )
     report = normwise.audit(trained(), [Batch(x, y) for x, y in batches()], task=task)
     assert report.attribution.metric == "loss"
@@ -214,10 +214,14 @@ def test_models_that_cannot_be_differentiated_are_still_probed():
     assert codes(normwise.audit(NoGradient(), [torch.randn(8, 3)])) == set()
 
 
-@pytest.mark.parametrize(
-    "model", [torch.jit.script(nn.Sequential(nn.BatchNorm1d(3))), nn.Sequential(nn.LazyBatchNorm1d())]
-)
-def test_models_that_cannot_be_audited_are_refused_in_a_line(model):
+def scripted() -> nn.Module:
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        return torch.jit.script(nn.Sequential(nn.BatchNorm1d(3)))
+
+
+@pytest.mark.parametrize("make", [scripted, lambda: nn.Sequential(nn.LazyBatchNorm1d())])
+def test_models_that_cannot_be_audited_are_refused_in_a_line(make):
+    model = make()
     with pytest.raises(ModelError, match=r"^model: "):
         normwise.audit(model, [torch.randn(8, 3)])
 

@@ -79,7 +79,7 @@ def digits_for_usps(*, normalised: bool = True, batch_size: int = 64) -> list[tu
 
 
 def photograph_crops(*, batch_size: int = 8, batches: int = 8) -> list[tuple[Tensor, Tensor]]:
-    """Crops of scikit-learn's two photographs, a palace (698) and a daisy (985), normalised by 127 and 128 of 255 as the authors do."""
+    """Crops of scikit-learn's two photographs, a palace (698) and a daisy (985), normalised as the authors do."""
     from sklearn.datasets import load_sample_image
 
     generator = torch.Generator().manual_seed(0)

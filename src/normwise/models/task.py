@@ -62,8 +62,10 @@ class Task:
         """Return the labels of a batch on the model's device, or None."""
         if isinstance(batch, Mapping):
             found = next((batch[key] for key in _LABELS if isinstance(batch.get(key), Tensor)), None)
-        else:
+        elif isinstance(batch, (Tensor, tuple, list)):
             found = split_batch(model, batch)[1]
+        else:
+            found = next((getattr(batch, name) for name in _LABELS if hasattr(batch, name)), None)
         return found.to(device_of(model)) if isinstance(found, Tensor) else None
 
     def losses(self, model: nn.Module, output: Any, batch: Any) -> Tensor | None:
