@@ -10,18 +10,8 @@ from torch.nn import functional
 
 from normwise.errors import DataError, ModelError
 from normwise.layers import BatchInfo
-from normwise.models.task import (
-    Task,
-    batch_size,
-    default_loss,
-    describe,
-    map_tensors,
-    prediction,
-    read_batches,
-    split_batch,
-    take_samples,
-    tensors_in,
-)
+from normwise.models.batch import batch_size, describe, map_tensors, read_batches, take_samples, tensors_in
+from normwise.models.task import Task, default_loss, prediction, split_batch
 
 
 class One(nn.Module):

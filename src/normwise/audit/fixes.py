@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from normwise.audit.rule import Fix
 from normwise.care.policy import freeze
 from normwise.care.recalibrate import recalibrate
-from normwise.models.task import Task, tensors_in
+from normwise.models.batch import tensors_in
+from normwise.models.task import Task
 from normwise.models.walk import norm_layers
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from normwise.care.recalibrate import batch_statistics
 from normwise.core.moments import ClusteredMoments
 from normwise.errors import DataError
+from normwise.models.batch import batch_size, map_tensors, take_samples, tensors_in
 from normwise.models.observe import NormCall, Statistics, observing
 from normwise.models.preserve import preserved, preserved_random_state
-from normwise.models.task import Task, batch_size, map_tensors, prediction, take_samples, tensors_in
+from normwise.models.task import Task, prediction
 
 LEAK_SAMPLES = 3  # with two, batch statistics give plus and minus one whatever the samples
 DROPOUT_SAMPLES = 16

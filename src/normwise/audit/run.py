@@ -15,8 +15,9 @@ from normwise.audit.report import Report, describe_layers
 from normwise.audit.rule import Finding, Severity, all_rules, select_rules
 from normwise.audit.trace import DomainTrace, Trace, split_batches, trace_domain
 from normwise.errors import ModelError, one_of
+from normwise.models.batch import batch_size, divisible, read_batches, take_samples
 from normwise.models.preserve import preserved
-from normwise.models.task import Task, batch_size, divisible, read_batches, take_samples
+from normwise.models.task import Task
 from normwise.models.walk import norm_layers
 from normwise.models.wiring import find_wiring
 

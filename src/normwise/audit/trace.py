@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 from normwise.audit.score import Scores, joined, score_batch
 from normwise.care.recalibrate import batch_statistics
 from normwise.core.moments import MIN_VALUES, ClusteredMoments, Moments, standardised_shift
+from normwise.models.batch import batch_size, divisible, join_batches, take_samples
 from normwise.models.observe import NormCall, Statistics, observing
-from normwise.models.task import Task, batch_size, divisible, join_batches, take_samples
+from normwise.models.task import Task
 from normwise.models.walk import NormLayer
 from normwise.models.wiring import Wiring
 

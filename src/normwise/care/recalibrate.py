@@ -12,9 +12,10 @@ from torch import nn
 
 from normwise.core.moments import MIN_VALUES, ClusteredMoments, Moments, standardised_shift
 from normwise.errors import DataError
+from normwise.models.batch import batch_size, read_batches
 from normwise.models.observe import NormCall, Statistics, observing
 from normwise.models.preserve import preserved
-from normwise.models.task import Task, batch_size, read_batches
+from normwise.models.task import Task
 from normwise.models.walk import NormLayer, require_norm_layers
 
 _FORGOTTEN = 0.05  # share of the initial value below which a running average counts as grown up

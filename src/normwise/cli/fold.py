@@ -20,10 +20,10 @@ def fold(
     checkpoint: Annotated[Path | None, typer.Option(help="weights to load: .safetensors or .pt")] = None,
 ) -> None:
     """Fold norms into the convolutions and linear layers before them, check the outputs, and write the weights."""
+    from normwise.models.batch import read_batches
     from normwise.models.checkpoint import load_checkpoint, save_weights
     from normwise.models.fold import fold as run
     from normwise.models.fold import fold_plan
-    from normwise.models.task import read_batches
 
     check_output(output, ".safetensors")
     subject = load_model(model)

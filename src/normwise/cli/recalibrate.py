@@ -22,8 +22,8 @@ def recalibrate(
 ) -> None:
     """Measure the running statistics of a trained model anew, exactly, and write its weights."""
     from normwise.care.recalibrate import recalibrate as run
+    from normwise.models.batch import read_batches
     from normwise.models.checkpoint import load_checkpoint, save_weights
-    from normwise.models.task import read_batches
 
     check_output(output, ".safetensors")
     subject = load_model(model)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normwise.models.batch import tensors_in
 from normwise.models.preserve import preserved, preserved_random_state
-from normwise.models.task import tensors_in
 from normwise.models.walk import norm_layers
 
 # What a model's Python code raises when it is run on proxies instead of tensors.

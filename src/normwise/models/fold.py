@@ -14,9 +14,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from normwise.errors import ModelError
+from normwise.models.batch import tensors_in
 from normwise.models.form import HOOKS, RUN_ERRORS, scale_and_shift, without_hooks
 from normwise.models.replace import replace_modules
-from normwise.models.task import Task, tensors_in
+from normwise.models.task import Task
 from normwise.models.walk import NormLayer, norm_layers
 from normwise.models.wiring import Feed, find_wiring
 
