@@ -20,7 +20,7 @@ from normwise.models.task import Task
 from normwise.models.walk import NormLayer
 from normwise.models.wiring import Wiring
 
-TOGETHER = 64  # samples whose tables are kept before they are merged
+TOGETHER = 1 << 15  # numbers in the tables kept before they are merged: half a megabyte a layer
 MAX_PLACES = 8  # uses of a shared norm in one pass that are told apart; later ones count with the last
 HELD_BACK = 4  # every fourth batch is kept for measuring what fixes recover
 ENOUGH = 8  # samples up to which small batches are joined with the next
@@ -42,7 +42,7 @@ class LayerTrace:
         """Take in the moments of some samples, tables `(n, c)`; a few at a time are worked into `places`."""
         waiting = self.waiting.setdefault(place, [])
         waiting.append(samples)
-        if sum(len(part.mean) for part in waiting) >= TOGETHER:
+        if sum(part.mean.numel() for part in waiting) >= TOGETHER:
             self.work_in()
 
     def work_in(self) -> None:
