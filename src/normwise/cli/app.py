@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import click
 import typer
 
+from normwise import __version__
 from normwise.cli import audit, demo, fold, recalibrate, rules
 from normwise.errors import NormwiseError
 
@@ -17,6 +19,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False) -> None:
+    if version:
+        sys.stdout.write(f"normwise {__version__}\n")
+        raise typer.Exit
+
+
 app.command("audit")(audit.audit)
 app.command("rules")(rules.rules)
 app.command("rule")(rules.rule)
