@@ -94,7 +94,8 @@ class TrainEvalGap(_ShiftRule):
         "Every norm's input is measured with batch statistics used upstream, so that a layer is blamed only for its own "
         "memory. The shift of the mean, in running standard deviations and pooled over channels, must exceed 0.5, or the "
         "variance ratio leave [0.5, 2], both beyond two standard errors, which come from the spread between samples. "
-        "An error where it costs: running statistics do worse than batch or recalibrated ones, beyond a 95% interval. Shifts below the thresholds at every layer are a warning if recalibrating is measured to recover something for sure."
+        "An error where it costs: running statistics do worse than batch or recalibrated ones, beyond a 95% interval. "
+        "Shifts below the thresholds at every layer are a warning if recalibrating surely recovers something."
     )
     known_problems = (
         "A model fine-tuned with frozen statistics is at home with them: then nothing is lost, and it stays a warning."
