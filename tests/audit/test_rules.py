@@ -312,6 +312,14 @@ def test_dropout_before_norm():
     assert found("NW111", dropped(0.0), data) == []
 
 
+@pytest.mark.parametrize("kind", [nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_dropout_of_every_kind_is_tried(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), kind(0.5), nn.Linear(64, 16), nn.BatchNorm1d(16))
+    report = normwise.audit(model, [torch.randn(64, 8) * 3 for _ in range(4)], select="NW111", attribution=False)
+    assert [finding.layer for finding in report.findings] == ["4"]
+
+
 def test_dropout_behind_the_norm_is_fine():
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 2))
     assert found("NW111", model, [torch.randn(64, 8)]) == []

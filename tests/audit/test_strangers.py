@@ -219,7 +219,11 @@ def scripted() -> nn.Module:
         return torch.jit.script(nn.Sequential(nn.BatchNorm1d(3)))
 
 
-@pytest.mark.parametrize("make", [scripted, lambda: nn.Sequential(nn.LazyBatchNorm1d())])
+def exported() -> nn.Module:
+    return torch.export.export(nn.Sequential(nn.BatchNorm1d(3)).eval(), (torch.randn(8, 3),)).module()
+
+
+@pytest.mark.parametrize("make", [scripted, exported, lambda: nn.Sequential(nn.LazyBatchNorm1d())])
 def test_models_that_cannot_be_audited_are_refused_in_a_line(make):
     model = make()
     with pytest.raises(ModelError, match=r"^model: "):

@@ -118,7 +118,11 @@ def _gradient(model: nn.Module, task: Task, batch: Any, n: int) -> float:
 
 def probe_dropout(model: nn.Module, task: Task, batch: Any) -> dict[str, float]:
     """Return for each norm its input's variance with dropout on over that with it off, geometric mean over channels."""
-    active = [m for m in model.modules() if getattr(m, "p", None) and type(m).__name__.lower().startswith(_DROPOUTS)]
+    active = [
+        m
+        for m in model.modules()
+        if getattr(m, "p", None) and any(word in type(m).__name__.lower() for word in _DROPOUTS)
+    ]
     if not active:
         return {}
     small = take_samples(batch, slice(0, DROPOUT_SAMPLES))

@@ -96,8 +96,9 @@ def stays_in_eval(module: nn.Module) -> bool:
 
 def norm_layers(model: nn.Module) -> list[NormLayer]:
     """Return every batch-normalizing layer once, in the order of `named_modules()`; raise `ModelError` for a lazy one."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(f"model: expected an eager module, got {type(model).__name__}; use the model before scripting")
+    exported = isinstance(model, torch.fx.GraphModule) and stays_in_eval(model)  # torch.export takes train() away
+    if isinstance(model, torch.jit.ScriptModule) or exported:
+        raise ModelError(f"model: expected an eager module, got {type(model).__name__}; use the one it was made from")
     found = []
     for name, module in model.named_modules():
         statistics = next((pair for pair in _STATISTICS if _has_tables(module, pair)), None)
