@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from normwise.audit.rule import Finding, Fix, Severity, all_rules, select_rules
 from normwise.audit.statistic import shift_of
 from normwise.audit.trace import DomainTrace, Trace
 from normwise.errors import one_of
+from normwise.reporting.document import finite, to_json
 
 SCHEMA = "normwise-report/1"
 _LEVELS = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING)}
@@ -78,7 +78,7 @@ class Report:
 
         a = self.attribution
         counts = {level.value: sum(f.severity is level for f in self.findings) for level in Severity}
-        return _finite(
+        return finite(
             {
                 "schema": SCHEMA,
                 "version": __version__,
@@ -105,7 +105,7 @@ class Report:
 
     def to_json(self) -> str:
         """Return the document as JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     def to_sarif(self) -> dict[str, Any]:
         """Return SARIF 2.1.0 for code scanning."""
@@ -186,12 +186,3 @@ def _finding_document(finding: Finding) -> dict[str, Any]:
         "evidence": finding.evidence,
         "fix": None if fix is None else {"description": fix.description, "command": fix.command, "exact": fix.exact},
     }
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers JSON cannot hold by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from normwise.care.recalibrate import batch_statistics
-from normwise.core.moments import ClusteredMoments
 from normwise.models.observe import NormCall, Statistics, observing
 from normwise.models.preserve import preserved
 from normwise.models.task import Task, prediction
@@ -82,7 +81,7 @@ def _divergences(model: nn.Module, task: Task, batches: list[Any]) -> list[NDArr
     as_trained = False
 
     def visit(call: NormCall) -> Statistics | None:
-        return batch_statistics(ClusteredMoments.of(call.sample_moments()).values) if as_trained else None
+        return batch_statistics(call.sample_moments().pool(0)) if as_trained else None
 
     found = []
     with observing(model, visit) as watch:

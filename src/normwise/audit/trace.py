@@ -142,6 +142,10 @@ class Trace:
         """Return whether `model.train()` and a forward pass would change the layer's running statistics."""
         return layer.learns_statistics and self.would_train.get(layer.name, True)
 
+    def normalises_batches(self, layer: NormLayer) -> bool:
+        """Return whether training uses the layer's batch statistics: it learns its running ones, or has none."""
+        return layer.statistics is None or self.moves(layer)
+
     def ranks_of(self, name: str) -> set[int]:
         """Return the ranks of the inputs seen at a layer; empty without data."""
         return {domain.layers[name].rank for _, domain in self.domains if name in domain.layers}
@@ -171,18 +175,18 @@ def split_batches(batches: list[Any], last_batch: int | None) -> DomainTrace:
 
 def _grouped(batches: list[tuple[int, Any]]) -> tuple[list[Any], list[list[int]]]:
     """Join neighbours of the same form until they hold enough samples; return them and the origin of each sample."""
-    joined: list[Any] = []
+    groups: list[Any] = []
     origins: list[list[int]] = []
     for number, batch in batches:
         size = batch_size(batch)
-        together = join_batches(joined[-1], batch) if joined and len(origins[-1]) < ENOUGH else None
+        together = join_batches(groups[-1], batch) if groups and len(origins[-1]) < ENOUGH else None
         if together is None:
-            joined.append(batch)
+            groups.append(batch)
             origins.append([number] * size)
         else:
-            joined[-1] = together
+            groups[-1] = together
             origins[-1] += [number] * size
-    return joined, origins
+    return groups, origins
 
 
 def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callable[[], None]) -> None:
@@ -199,7 +203,7 @@ def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callab
         finite = bool(torch.isfinite(pooled.m2).all())
         if not finite:
             if seen.bad_batch is None:
-                seen.bad_batch = _origin_of_bad(call, domain.origins[current])
+                seen.bad_batch = _origin_of_bad(samples, domain.origins[current])
             return None
         if current < len(domain.fit):
             seen.add(min(call.index, MAX_PLACES - 1), samples)
@@ -220,8 +224,8 @@ def trace_domain(model: nn.Module, task: Task, domain: DomainTrace, tick: Callab
     domain.deployed, domain.batchwise = joined(deployed), joined(batchwise)
 
 
-def _origin_of_bad(call: NormCall, origins: list[int]) -> int:
+def _origin_of_bad(samples: Moments, origins: list[int]) -> int:
     """Return the loader's batch that the first sample with values that are not finite came in."""
-    bad = (~torch.isfinite(call.sample_moments().m2)).any(1)
+    bad = (~torch.isfinite(samples.m2)).any(1)
     first = int(bad.nonzero()[0]) * len(origins) // len(bad)
     return origins[first]

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normwise.models.walk import is_lazy
+
 _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
@@ -28,7 +30,7 @@ def preserved(model: nn.Module) -> Generator[None]:
     children = [(module._modules, dict(module._modules)) for module in modules]
     hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in _HOOKS]
     tensors = {id(t): t for _, copy in tables for t in copy.values() if t is not None}
-    values = {key: t.detach().clone() for key, t in tensors.items() if not _lazy(t)}
+    values = {key: t.detach().clone() for key, t in tensors.items() if not is_lazy(t)}
     needs = {key: t.requires_grad for key, t in tensors.items()}
     gradients = {key: (t.grad, None if t.grad is None else t.grad.clone()) for key, t in tensors.items() if t.is_leaf}
     with preserved_random_state():
@@ -79,7 +81,3 @@ def _same_bits(tensor: Tensor, value: Tensor) -> bool:
         return False
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return torch.equal(tensor.detach().contiguous().view(integer), value.contiguous().view(integer))
-
-
-def _lazy(tensor: Tensor) -> bool:
-    return isinstance(tensor, (nn.UninitializedBuffer, nn.UninitializedParameter))

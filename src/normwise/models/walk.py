@@ -107,7 +107,7 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
         )
         if statistics is None and (not untracked or isinstance(module, nn.modules.instancenorm._InstanceNorm)):
             continue
-        if statistics is not None and isinstance(getattr(module, statistics[0]), nn.UninitializedBuffer):
+        if statistics is not None and is_lazy(getattr(module, statistics[0])):
             raise ModelError(
                 f"model: layer '{name}' is lazy and has no shape yet; run one batch through the model first"
             )
@@ -134,10 +134,11 @@ def require_norm_layers(model: nn.Module) -> list[NormLayer]:
 
 def _has_tables(module: nn.Module, names: tuple[str, str]) -> bool:
     tables = [module._buffers.get(name, module._parameters.get(name)) for name in names]
-    return all(isinstance(table, Tensor) and (_is_lazy(table) or _is_vector(table)) for table in tables)
+    return all(isinstance(table, Tensor) and (is_lazy(table) or _is_vector(table)) for table in tables)
 
 
-def _is_lazy(table: Tensor) -> bool:
+def is_lazy(table: Tensor) -> bool:
+    """Return whether a parameter or buffer has no shape yet."""
     return isinstance(table, (nn.UninitializedBuffer, nn.UninitializedParameter))
 
 
@@ -152,7 +153,7 @@ def _flat(table: Tensor) -> Tensor:
 
 def _channel_vector(module: nn.Module, name: str) -> bool:
     table = module._parameters.get(name, module._buffers.get(name))
-    return isinstance(table, Tensor) and not isinstance(table, nn.UninitializedParameter) and table.ndim == 1
+    return isinstance(table, Tensor) and not is_lazy(table) and table.ndim == 1
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -137,7 +137,7 @@ class TooFewValues(Rule):
         coming = data.batch_sizes if data.last_batch is None else [*data.batch_sizes, data.last_batch]
         fewest = min(coming)
         for seen in data.layers.values():
-            if not seen.places or not (trace.moves(seen.layer) or seen.layer.statistics is None):
+            if not seen.places or not trace.normalises_batches(seen.layer):
                 continue
             values = round(seen.values_in(fewest, data))
             if values >= MIN_VALUES:
@@ -176,7 +176,7 @@ class NoisyBatchStatistics(Rule):
         """Compute both standard errors at the size of the batches given."""
         data = trace.data
         for seen in () if data is None else data.layers.values():
-            if data is None or not seen.measured or not (trace.moves(seen.layer) or seen.layer.statistics is None):
+            if data is None or not seen.measured or not trace.normalises_batches(seen.layer):
                 continue
             if seen.moments.clusters < 2 * MIN_VALUES:
                 continue

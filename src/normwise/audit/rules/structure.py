@@ -50,7 +50,7 @@ def _cancelled(trace: Trace, layer: NormLayer) -> str | None:
     feed = trace.wiring[layer.name]
     if feed.producer is None or not feed.sole or feed.producer_calls != 1 or feed.calls != 1:
         return None
-    if layer.statistics is not None and not trace.moves(layer):
+    if not trace.normalises_batches(layer):
         return None  # frozen statistics cancel nothing
     producer, ranks = trace.model.get_submodule(feed.producer), trace.ranks_of(layer.name)
     if isinstance(producer, nn.Linear) and ranks - {2}:
