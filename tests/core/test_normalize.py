@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from normwise.core.grouping import Channelwise, Ghost, Grouping, Indexed, Prefix, Steps, canonical
-from normwise.core.kernels import reference, use_backend
-from normwise.core.normalize import normalize, standardise
+from normwise.core.kernels import cpu, reference, use_backend
+from normwise.core.normalize import normalize, standardise, transform
 from normwise.errors import NormwiseError
 
 N, C, L = 6, 2, 4
@@ -50,6 +51,12 @@ GROUPINGS = {
     "steps": Steps(),
     "ragged steps": Steps(lengths=LENGTHS),
 }
+
+
+@pytest.fixture(autouse=True, params=["reference", "cpu"])
+def backend(request):
+    with use_backend(request.param):
+        yield
 
 
 @pytest.fixture(params=list(GROUPINGS))
@@ -132,40 +139,43 @@ def test_padding_neither_matters_nor_receives(name, junk):
     assert padded.grad.isfinite().all()
 
 
-def _without_mean_term(dy, x, a, b, d, cells):
-    return APPLY_BACKWARD(dy, x, a, b, -b * 0, cells)
+def _without_mean_term(whole, dy, x, a, b, d, *rest):
+    return whole(dy, x, a, b, -b * 0, *rest)
 
 
-def _without_variance_term(dy, x, a, b, d, cells):
-    return APPLY_BACKWARD(dy, x, a, b * 0, d, cells)
+def _without_variance_term(whole, dy, x, a, b, d, *rest):
+    return whole(dy, x, a, b * 0, d, *rest)
 
 
-def _without_sum(dy, x, mean, cells):
-    total, product = REDUCE_BACKWARD(dy, x, mean, cells)
+def _without_gradient_term(whole, dy, x, a, b, d, *rest):
+    return whole(dy, x, a * 0, b, d, *rest)
+
+
+def _without_sum(whole, *arguments):
+    total, product = whole(*arguments)
     return total * 0, product
 
 
-def _without_product(dy, x, mean, cells):
-    total, product = REDUCE_BACKWARD(dy, x, mean, cells)
+def _without_product(whole, *arguments):
+    total, product = whole(*arguments)
     return total, product * 0
 
 
-APPLY_BACKWARD, REDUCE_BACKWARD = reference.apply_backward, reference.reduce_backward
-
-
+@pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
         ("apply_backward", _without_mean_term),
         ("apply_backward", _without_variance_term),
+        ("apply_backward", _without_gradient_term),
         ("reduce_backward", _without_sum),
         ("reduce_backward", _without_product),
     ],
 )
-def test_a_missing_term_of_the_backward_is_caught(monkeypatch, name, broken):
-    monkeypatch.setattr(reference, name, broken)
+def test_a_missing_term_of_the_backward_is_caught(monkeypatch, kernels, name, broken):
+    monkeypatch.setattr(kernels, name, partial(broken, getattr(kernels, name)))
     inputs = (data().requires_grad_(), torch.rand(C).double().requires_grad_(), torch.rand(C).double().requires_grad_())
-    with use_backend("reference"), pytest.raises(RuntimeError, match="Jacobian mismatch"):
+    with use_backend(kernels.__name__.rpartition(".")[2]), pytest.raises(RuntimeError, match="Jacobian mismatch"):
         torch.autograd.gradcheck(partial(normalize_smoothly, grouping=Channelwise()), inputs)
 
 
@@ -182,6 +192,44 @@ def test_only_the_input_is_saved_at_its_size():
     assert sum(size >= x.numel() for size in sizes) == 1
 
 
+@pytest.mark.parametrize("activation", [None, functional.relu, functional.silu])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
+def test_residual_and_activation_equal_the_separate_operations(grouping, activation, with_residual, measured):
+    x, residual = (data().requires_grad_() for _ in range(2))
+    weight, bias = (torch.rand(C, dtype=torch.float64).requires_grad_() for _ in range(2))
+    cells, extra = grouping.cells(x), residual if with_residual else None
+    if measured:
+        plain = normalize_smoothly(x, weight, bias, grouping)
+        fused = partial(normalize, x, cells, partial(standardise, eps=0.5), weight, bias)
+        y = fused(residual=extra, activation=activation)[0]
+    else:
+        plain = transform(x, cells, lambda w, b: (w, b), weight, bias)
+        y = transform(x, cells, lambda w, b: (w, b), weight, bias, residual=extra, activation=activation)
+    valid = torch.ones_like(x, dtype=torch.bool) if cells.mask is None else cells.mask.unsqueeze(1).expand_as(x)
+    expected = torch.where(valid, plain + residual, plain) if with_residual else plain
+    expected = expected if activation is None else activation(expected.clone())
+    torch.testing.assert_close(y, expected)
+    leaves, upstream = [x, weight, bias, *([residual] if with_residual else [])], torch.randn_like(x)
+    for create_graph in (False, True):
+        ours = torch.autograd.grad(y, leaves, upstream, retain_graph=True, create_graph=create_graph)
+        theirs = torch.autograd.grad(expected, leaves, upstream, retain_graph=True, create_graph=create_graph)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+        curvature = [g.square().sum() for g in (ours[0], theirs[0])] if create_graph else []
+        for one, other in zip(*(torch.autograd.grad(c, leaves[:2], allow_unused=True, materialize_grads=True)
+                                for c in curvature if c.requires_grad), strict=True):  # fmt: skip
+            torch.testing.assert_close(one, other)
+
+
+def test_functional_transforms_see_through():
+    x, weight = data(), torch.rand(C, dtype=torch.float64)
+    loss = lambda x, w: run(x, Channelwise(), w).pow(3).sum()  # noqa: E731
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(torch.func.grad(loss)(x, weight), torch.autograd.grad(loss(leaf, weight), leaf)[0])
+    assert torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(torch.stack([x, x + 1]), weight).shape == (2, N, C, L)
+
+
 def test_backward_can_be_called_twice():
     x = data().requires_grad_()
     y = run(x, Channelwise()).square().sum()
@@ -193,7 +241,7 @@ def test_backward_can_be_called_twice():
     ("make", "message"),
     [
         (lambda: Indexed(torch.tensor([0, 1]), 2), "one entry a sample"),
-        (lambda: Indexed(torch.full((N,), 7), 5), r"must lie in \[0, 5\)"),
+        (lambda: Indexed(torch.full((N,), 7), 5), r"must lie in \[0, 4\]"),
         (lambda: Indexed(torch.zeros(N), 5), "integer dtype"),
         (lambda: Prefix(lengths=torch.full((N,), 9)), r"must lie in \[1, 4\]"),
         (lambda: Prefix(lengths=torch.zeros(N, dtype=torch.long)), r"must lie in \[1, 4\]"),

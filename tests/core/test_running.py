@@ -53,5 +53,5 @@ def test_groups_with_fewer_than_two_values_are_left():
 
 
 def test_cumulative_average_and_the_weight_of_the_beginning():
-    assert [cumulative_momentum(k) for k in (1, 2, 4)] == [1.0, 0.5, 0.25]
+    assert cumulative_momentum(torch.tensor([1, 2, 4])).tolist() == [1.0, 0.5, 0.25]
     assert weight_of_initial_value(0.1, 10) == pytest.approx(0.9**10)

@@ -15,9 +15,9 @@ from normwise.errors import NormwiseError, ShapeError
 from normwise.layers import BatchNorm, Source, StatisticsPolicy
 
 
-def oracle(x, side, tables, momentum):
+def oracle(x, side, state, momentum):
     """Batch normalization as in Ioffe and Szegedy, algorithm 1: one channel at a time, one value at a time."""
-    y, mean, variance = np.empty_like(x), tables.running_mean.copy(), tables.running_var.copy()
+    y, mean, variance = np.empty_like(x), state["running_mean"].copy(), state["running_var"].copy()
     for channel in range(x.shape[1]):
         values = x[:, channel].ravel().tolist()
         mu = math.fsum(values) / len(values)
@@ -25,10 +25,10 @@ def oracle(x, side, tables, momentum):
         deviation = math.sqrt(m2 / len(values) + EPS)
         for place in np.ndindex(*x[:, channel].shape):
             index = (place[0], channel, *place[1:])
-            y[index] = (x[index] - mu) / deviation * tables.weight[channel] + tables.bias[channel]
+            y[index] = (x[index] - mu) / deviation * state["weight"][channel] + state["bias"][channel]
         mean[channel] += momentum * (mu - mean[channel])
         variance[channel] += momentum * (m2 / (len(values) - 1) - variance[channel])
-    return y, mean, variance
+    return y, {"running_mean": mean, "running_var": variance}
 
 
 class TestBatchNorm(LayerConformance):

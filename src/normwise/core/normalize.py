@@ -20,13 +20,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from normwise.core.grouping import Cells
 from normwise.core.kernels import reference
 from normwise.core.kernels.dispatch import current_backend
 from normwise.core.moments import Moments
 
-Coefficients = Callable[..., tuple[Tensor, Tensor]]
+Tables = tuple[Tensor, Tensor]
+Coefficients = Callable[..., Tables]
+Activation = Callable[[Tensor], Tensor]
 
 
 def standardise(
@@ -38,7 +41,7 @@ def standardise(
 
 def affine_of(
     mean: Tensor, variance: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float
-) -> tuple[Tensor, Tensor]:
+) -> Tables:
     """Return scale and shift of `(x - mean) / sqrt(variance + eps) * weight + bias`."""
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * weight
@@ -47,84 +50,158 @@ def affine_of(
 
 
 def normalize(
-    x: Float[Tensor, "n c l"], cells: Cells, coefficients: Coefficients, *parameters: Tensor | None
+    x: Float[Tensor, "n c l"],
+    cells: Cells,
+    coefficients: Coefficients,
+    *parameters: Tensor | None,
+    residual: Float[Tensor, "n c l"] | None = None,
+    activation: Activation | None = None,
 ) -> tuple[Float[Tensor, "n c l"], Moments]:
     """Measure x, ask for coefficients, apply them; return the output and the (detached) moments.
 
-    x: `(n, c, l)`, any floating dtype. coefficients: `(moments, *parameters) -> (scale, shift)`, tables `(g, c)`.
+    x: `(n, c, l)`, any floating dtype. coefficients: `(moments, *parameters) -> (scale, shift)`, tables that broadcast
+    to `(g, c)`. residual: added before the activation. activation: elementwise, a pure function without parameters:
+    the backward pass computes it again, and keeps nothing for it.
     Gradients flow through the statistics. Second derivatives are right (taken through the composite operators).
     """
-    if torch.compiler.is_compiling():
+    if _is_traced():
         moments = reference.reduce(x, cells)
-        return _composite(x, moments, cells, coefficients, parameters), moments.detach()
+        return _composite(x, cells, coefficients(moments, *parameters), residual, activation), moments.detach()
     with torch.no_grad():
         moments = current_backend(x).reduce(x, cells)
-    return _Normalize.apply(x, moments, cells, coefficients, *parameters), moments  # type: ignore[no-any-return]
+    return _Normalize.apply(x, residual, moments, cells, coefficients, activation, *parameters), moments  # type: ignore[no-any-return]
+
+
+def transform(
+    x: Float[Tensor, "n c l"],
+    cells: Cells,
+    coefficients: Coefficients,
+    *parameters: Tensor | None,
+    residual: Float[Tensor, "n c l"] | None = None,
+    activation: Activation | None = None,
+) -> Float[Tensor, "n c l"]:
+    """Do the same with given statistics: `coefficients(*parameters) -> (scale, shift)` knows nothing of x."""
+    if _is_traced():
+        return _composite(x, cells, coefficients(*parameters), residual, activation)
+    return _Normalize.apply(x, residual, None, cells, coefficients, activation, *parameters)  # type: ignore[no-any-return]
+
+
+def _is_traced() -> bool:
+    """Return whether `torch.compile` or `torch.func` needs to see operators: an operation of our own hides them."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # pyright: ignore
 
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, moments: Moments, cells: Cells, coefficients: Coefficients, *parameters: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        moments: Moments | None,
+        cells: Cells,
+        coefficients: Coefficients,
+        activation: Activation | None,
+        *parameters: Tensor | None,
     ) -> Tensor:
         with torch.enable_grad():
-            mean = moments.mean.detach().requires_grad_()
-            m2 = moments.m2.detach().requires_grad_()
             leaves = [p if p is None else p.detach().requires_grad_(p.requires_grad) for p in parameters]
-            scale, shift = coefficients(Moments(moments.count, mean, m2), *leaves)
-        ctx.save_for_backward(x, *parameters)
-        ctx.cells, ctx.coefficients, ctx.count = cells, coefficients, moments.count
-        ctx.tables = (scale, shift, mean, m2, leaves)
-        return current_backend(x).apply(x, scale.detach(), shift.detach(), cells)
+            statistics: list[Tensor] = []
+            if moments is not None:
+                statistics = [moments.mean.detach().requires_grad_(), moments.m2.detach().requires_grad_()]
+            measured = () if moments is None else (Moments(moments.count, *statistics),)
+            tables = [t.expand(cells.count, x.shape[1]) for t in coefficients(*measured, *leaves)]
+        rectify = activation is functional.relu
+        scale, shift = (table.detach() for table in tables)
+        y = current_backend(x).apply(x, scale, shift, cells, residual, rectify)
+        y = y if activation is None or rectify else activation(y)
+        kept = None if activation is None or residual is None else y if rectify else residual
+        ctx.save_for_backward(x, kept, *parameters)
+        ctx.cells, ctx.coefficients, ctx.activation = cells, coefficients, activation
+        ctx.count = None if moments is None else moments.count
+        ctx.tables = (tables, statistics, leaves)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, *parameters = ctx.saved_tensors
+        x, kept, *parameters = ctx.saved_tensors
+        activation: Activation | None = ctx.activation
+        if activation is functional.relu and kept is not None:
+            dy, kept, activation = torch.where(kept <= 0, dy.new_zeros(()), dy), None, None
         if torch.is_grad_enabled():
-            return _differentiable_backward(ctx, dy, x, parameters)
+            return _differentiable_backward(ctx, dy, x, kept, activation, parameters)
         cells: Cells = ctx.cells
-        scale, shift, mean, m2, leaves = ctx.tables
         backend = current_backend(x)
-        total, product = backend.reduce_backward(dy, x, mean.detach(), cells)
-        wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
-        gradients = torch.autograd.grad(
-            (scale, shift),
-            [mean, m2, *wanted],
-            ((product + mean.detach() * total).to(scale.dtype), total.to(shift.dtype)),
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        d_mean, d_m2 = gradients[:2]
-        found = iter(gradients[2:])
+        tables, statistics, leaves = ctx.tables
+        scale, shift = (table.detach() for table in tables)
+        gate = (scale, shift) if activation is functional.relu else None
+        if activation is not None and gate is None:
+            dy = _pull_back(activation, backend.apply(x, scale, shift, cells, kept), dy)
+        wanted = [*statistics, *(leaf for leaf in leaves if leaf is not None and leaf.requires_grad)]
+        gradients: list[Tensor] = []
+        if wanted:
+            mean = statistics[0].detach() if statistics else torch.zeros_like(scale)
+            total, product = backend.reduce_backward(dy, x, mean, cells, gate)
+            gradients = _through_tables(tables, (product + mean * total, total), wanted)
+        slope = constant = torch.zeros_like(scale)
+        if statistics:
+            slope = 2 * gradients[1]
+            constant = gradients[0] / ctx.count.clamp_min(1) - slope * statistics[0].detach()
+        found = iter(gradients[len(statistics) :])
         d_parameters = [None if leaf is None or not leaf.requires_grad else next(found) for leaf in leaves]
         dx = None
         if ctx.needs_input_grad[0]:
-            slope = 2 * d_m2
-            constant = d_mean / ctx.count.clamp_min(1) - slope * mean.detach()
-            dx = backend.apply_backward(dy, x, scale.detach(), slope, constant, cells)
-        return dx, None, None, None, *d_parameters
+            dx = backend.apply_backward(dy, x, scale, slope, constant, cells, gate)
+        return dx, _of_residual(ctx, dy), None, None, None, None, *d_parameters
+
+
+def _through_tables(tables: list[Tensor], gradients: Tables, wanted: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of what the two tables were made from."""
+    pairs = [(t, g.to(t.dtype)) for t, g in zip(tables, gradients, strict=True) if t.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(tensor) for tensor in wanted]
+    outputs, upstream = zip(*pairs, strict=True)
+    return list(
+        torch.autograd.grad(outputs, wanted, upstream, retain_graph=True, allow_unused=True, materialize_grads=True)
+    )
+
+
+def _pull_back(activation: Activation, z: Tensor, dy: Tensor) -> Tensor:
+    """Return the gradient at the activation's input."""
+    with torch.enable_grad():
+        z.requires_grad_()
+        return torch.autograd.grad(activation(z), z, dy)[0]
+
+
+def _of_residual(ctx: Any, dz: Tensor) -> Tensor | None:
+    """Return the residual's gradient: what arrives before the addition, at valid positions."""
+    mask = ctx.cells.mask
+    if not ctx.needs_input_grad[1]:
+        return None
+    return dz if mask is None else torch.where(mask.unsqueeze(1), dz, dz.new_zeros(()))
 
 
 def _composite(
-    x: Tensor, moments: Moments, cells: Cells, coefficients: Coefficients, parameters: Sequence[Tensor | None]
+    x: Tensor, cells: Cells, tables: Tables, residual: Tensor | None, activation: Activation | None
 ) -> Tensor:
     """Return the output through operators autograd knows."""
-    scale, shift = coefficients(moments, *parameters)
-    return reference.apply(x, scale, shift, cells)
+    scale, shift = (table.expand(cells.count, x.shape[1]) for table in tables)
+    y = reference.apply(x, scale, shift, cells, residual)
+    return y if activation is None else activation(y)
 
 
 def _differentiable_backward(
-    ctx: Any, dy: Tensor, x: Tensor, parameters: list[Tensor | None]
+    ctx: Any, dy: Tensor, x: Tensor, residual: Tensor | None, activation: Activation | None, parameters: Sequence[Any]
 ) -> tuple[Tensor | None, ...]:
     """Differentiate the composite operators instead, so that the result can be differentiated again."""
-    inputs = [x, *parameters]
-    needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
+    inputs = [x, residual, *parameters]
+    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[6:]]
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if tensor is not None and need]
     with torch.enable_grad():
-        y = _composite(x, reference.reduce(x, ctx.cells), ctx.cells, ctx.coefficients, parameters)
+        moments = () if ctx.count is None else (reference.reduce(x, ctx.cells),)
+        y = _composite(x, ctx.cells, ctx.coefficients(*moments, *parameters), residual, activation)
         gradients = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
     result = [
         next(gradients) if tensor is not None and need else None for tensor, need in zip(inputs, needed, strict=True)
     ]
-    return result[0], None, None, None, *result[1:]
+    d_residual = result[1] if residual is not None else _of_residual(ctx, dy)
+    return result[0], d_residual, None, None, None, None, *result[2:]

@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from normwise.core.moments import MIN_VALUES, Moments
+from normwise.core.moments import MIN_VALUES, Moments, accumulation_dtype
 
 Running = tuple[Float[Tensor, "*g c"], Float[Tensor, "*g c"]]
-Update = Callable[[Tensor, Tensor, Moments, float], Running]
+Update = Callable[[Tensor, Tensor, Moments, float | Tensor], Running]
 
 
-def exponential(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float) -> Running:
+def exponential(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float | Tensor) -> Running:
     """Move both estimates by `momentum` towards the batch, as torch does.
 
     The average of batch variances misses the variance BETWEEN batches: with correlated samples it underestimates
     by `1 - rho` for good. Use `exact` for such data.
     """
-    mean = torch.lerp(running_mean, batch.mean.to(running_mean.dtype), momentum)
-    variance = torch.lerp(running_var, batch.unbiased_variance.to(running_var.dtype), momentum)
+    mean = _mix(running_mean, batch.mean, momentum)
+    variance = _mix(running_var, batch.unbiased_variance, momentum)
     return _where_measured(batch, (mean, variance), (running_mean, running_var))
 
 
-def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float) -> Running:
+def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float | Tensor) -> Running:
     """Do the same and keep the variance between batches.
 
     The variance of a mixture of the old distribution (weight 1 - a) and the batch (weight a):
@@ -41,14 +41,20 @@ def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: f
     return _where_measured(batch, (mean, variance), (running_mean, running_var))
 
 
-def cumulative_momentum(num_batches_tracked: int) -> float:
+def cumulative_momentum(num_batches_tracked: Int[Tensor, "*g"]) -> Float[Tensor, "*g"]:
     """Return the momentum that makes batch number k count one k-th: the cumulative average (momentum None)."""
-    return 1.0 / max(num_batches_tracked, 1)
+    count = num_batches_tracked.to(accumulation_dtype(num_batches_tracked.device))
+    return count.clamp_min(1).reciprocal()
 
 
 def weight_of_initial_value(momentum: float, updates: int) -> float:
     """Return the share of its initial value that an exponential average still holds: `(1 - a)^k`."""
     return (1.0 - momentum) ** updates
+
+
+def _mix(old: Tensor, new: Tensor, momentum: float | Tensor) -> Tensor:
+    weight = momentum.to(old.dtype) if isinstance(momentum, Tensor) else momentum
+    return torch.lerp(old, new.to(old.dtype), weight)
 
 
 def _where_measured(batch: Moments, new: Running, old: Running) -> Running:

@@ -1,30 +1,37 @@
-"""What all layers with running statistics share: parameters, buffers, checkpoints, refusals."""
+"""What all layers with running statistics share: buffers, modes, updates, checkpoints."""
 
 from __future__ import annotations
 
 from abc import ABC
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
 
 from normwise.core import running
+from normwise.core.grouping import Cells, Grouping, canonical
+from normwise.core.kernels.dispatch import current_backend
 from normwise.core.moments import MIN_VALUES, Moments
+from normwise.core.normalize import Activation, Coefficients, normalize, transform
 from normwise.errors import ModelError, ShapeError
+from normwise.layers.affine import AffineNorm, table_shape
 from normwise.layers.policy import DEFAULT, Source, StatisticsPolicy
 
-_LEAST_DIMENSIONS = 2
+class RunningNorm(AffineNorm, ABC):
+    """Abstract: an affine norm with running statistics, and the rules for using and updating them.
 
+    With `groups`, running statistics are `(groups, c)` and `num_batches_tracked` is `(groups,)`: it counts the batches
+    in which a group had two values or more, those that changed its statistics.
 
-class RunningNorm(nn.Module, ABC):
-    """Abstract: affine parameters `(c,)`, running statistics, and the rules for using and updating them.
+    A layer called again during a backward pass, by activation checkpointing, updates nothing.
 
     Not a subclass of torch's `_BatchNorm`: tools that replace every such subclass would take these layers apart.
     """
 
     _version = 2  # of the checkpoint's layout, as torch counts: since 2 there is num_batches_tracked
-    weight: Tensor | None
-    bias: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -38,39 +45,28 @@ class RunningNorm(nn.Module, ABC):
         affine: bool = True,
         track_running_stats: bool = True,
         policy: StatisticsPolicy = DEFAULT,
+        groups: int | None = None,
+        affine_groups: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """See the subclass for the arguments."""
-        super().__init__()
-        if num_features < 1:
-            raise ShapeError(f"num_features must be at least 1, got {num_features}")
-        if eps < 0:
-            raise ShapeError(f"eps must not be negative, got {eps}")
+        super().__init__(num_features, eps, affine=affine, affine_groups=affine_groups, device=device, dtype=dtype)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ShapeError(f"momentum must lie in [0, 1] (the weight of the new batch) or be None, got {momentum}")
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats, self.policy = affine, track_running_stats, policy
-        for name in ("weight", "bias"):
-            table = torch.empty(num_features, device=device, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(table) if affine else None)
+        self.momentum, self.track_running_stats = momentum, track_running_stats
+        self.policy, self.groups = policy, groups
         for name in ("running_mean", "running_var"):
-            table = torch.empty(self._table_shape(), device=device, dtype=dtype)
+            table = torch.empty(table_shape(groups, num_features), device=device, dtype=dtype)
             self.register_buffer(name, table if track_running_stats else None)
-        counter = torch.zeros((), dtype=torch.long, device=device) if track_running_stats else None
-        self.register_buffer("num_batches_tracked", counter)
+        counter = torch.zeros(() if groups is None else (groups,), dtype=torch.long, device=device)
+        self.register_buffer("num_batches_tracked", counter if track_running_stats else None)
         self.reset_parameters()
-
-    def _table_shape(self) -> tuple[int, ...]:
-        """Shape of the running statistics."""
-        return (self.num_features,)
 
     def reset_parameters(self) -> None:
         """Set weight 1, bias 0 and the running statistics to their initial values."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
+        super().reset_parameters()
 
     def reset_running_stats(self) -> None:
         """Set mean 0, variance 1, count 0."""
@@ -85,43 +81,91 @@ class RunningNorm(nn.Module, ABC):
         return source is Source.BATCH or self.running_mean is None
 
     def updates_statistics(self) -> bool:
-        """Return whether the current mode updates the running statistics."""
-        return self.training and self.policy.update and self.running_mean is not None
+        """Return whether a forward pass now updates the running statistics."""
+        return self.training and self.policy.update and self.running_mean is not None and not _recomputing()
 
-    def check_input(self, x: Tensor, channels: int | None = None) -> None:
-        """Raise `ShapeError` for a tensor this layer cannot take, before any buffer has changed."""
-        expected = self.num_features if channels is None else channels
-        if x.ndim < _LEAST_DIMENSIONS:
-            raise ShapeError(
-                f"x must be (n, {expected}, *), got {tuple(x.shape)}; add a batch axis with x.unsqueeze(0)"
-            )
-        if x.shape[1] != expected:
-            raise ShapeError(f"x must have {expected} channels on axis 1, got {x.shape[1]} in {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise ShapeError(f"x must be of a floating dtype, got {x.dtype}; call .float() on it")
-        for table in (self.running_mean, self.weight):
-            if table is not None and table.device != x.device:
-                raise ShapeError(f"x must be on the layer's device, {table.device}, got {x.device}; move one of them")
-            if table is not None and x.dtype != table.dtype and not _mixed_precision(x.dtype, table.dtype):
-                raise ShapeError(
-                    f"x must be of the layer's dtype, {table.dtype}, or float16 or bfloat16 into float32, got {x.dtype}; "
-                    f"call layer.to({x.dtype})"
-                )
-
-    def check_enough_values(self, x: Tensor) -> None:
+    def check_enough_values(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Raise `ShapeError` if a channel has fewer than two values; for where batch statistics are used or tracked."""
-        values = x.numel() // x.shape[1] if x.numel() else 0
+        if mask is not None and torch.compiler.is_compiling():
+            return
+        everywhere = x.numel() // x.shape[1] if x.numel() else 0
+        values = everywhere if mask is None else int(mask.sum())
         if values < MIN_VALUES:
             raise ShapeError(
                 f"x must hold more than 1 value per channel when batch statistics are used, got {values} in "
                 f"{tuple(x.shape)}; use drop_last=True or a larger batch, or normwise.freeze(model)"
             )
 
-    def next_momentum(self) -> float:
-        """Return the weight the next batch gets."""
+    def normalise(
+        self,
+        x: Float[Tensor, "n c *l"],
+        grouping: Grouping,
+        coefficients: Coefficients,
+        *parameters: Tensor | None,
+        residual: Float[Tensor, "n c *l"] | None = None,
+        activation: Activation | None = None,
+    ) -> Float[Tensor, "n c *l"]:
+        """Normalise x by the statistics of the current mode, and update the running ones if it says so.
+
+        coefficients: `(moments, *parameters) -> (scale, shift)`, of the moments of the batch's groups or known ones.
+        residual and activation: as in `core.normalize.normalize`.
+        """
+        update, by_batch = self.updates_statistics(), self.uses_batch_statistics()
+        if update or by_batch:
+            self.check_enough_values(x)
+        values = canonical(x)
+        cells = grouping.cells(values)
+        if cells.mask is not None and (update or by_batch):
+            self.check_enough_values(x, cells.mask)
+        after = {"residual": None if residual is None else canonical(residual), "activation": activation}
+        if by_batch:
+            y, batch = normalize(values, cells, coefficients, *parameters, **after)
+        else:
+            y = transform(values, cells, partial(coefficients, self.known_moments(cells)), *parameters, **after)
+            batch = _measure(values, cells) if update else None
+        if update and batch is not None:
+            self.update_statistics(self.summarise(batch))
+        return y.view_as(x)
+
+    def with_torch(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
+        """Do the same for a plain batch normalization, one statistic a channel, with torch's own operator."""
+        by_batch, update = self.uses_batch_statistics(), self.updates_statistics()
+        if by_batch or update:
+            self.check_enough_values(x)
+        mean, variance, momentum = self.running_mean, self.running_var, 0.0
+        if by_batch:
+            mean, variance, momentum = (mean, variance, float(self.next_momentum())) if update else (None, None, 0.0)
+        elif update and mean is not None and variance is not None:
+            mean, variance = mean.clone(), variance.clone()  # the backward pass needs them as they were
+        y = functional.batch_norm(x, mean, variance, self.weight, self.bias, by_batch, momentum, self.eps)
+        if update and by_batch:
+            self.count_batch()
+        elif update:
+            values = canonical(x)
+            self.update_statistics(_measure(values, Cells()).pool(0))
+        return y
+
+    def summarise(self, batch: Moments) -> Moments:
+        """Return what of the batch's groups the running statistics follow: each of them, or all together."""
+        return batch.pool(0) if self.groups is None else batch
+
+    def known_moments(self, cells: Cells) -> Moments:
+        """Return the running statistics that these cells are normalised by, tables `(g, c)` or `(1, c)`."""
+        return self.running_moments()
+
+    def running_moments(self) -> Moments:
+        """Return the running statistics as they are now, tables `(groups, c)` or `(1, c)`, the variance as variance."""
+        if self.running_mean is None or self.running_var is None:
+            raise ModelError("this layer tracks no statistics; construct it with track_running_stats=True")
+        mean, variance = (t.detach().clone().view(-1, self.num_features) for t in (self.running_mean, self.running_var))
+        return Moments.from_variance(torch.ones_like(mean[:, :1]), mean, variance)
+
+    def next_momentum(self) -> float | Tensor:
+        """Return the weight the next batch gets; the cumulative one is a tensor that broadcasts against the tables."""
         if self.momentum is not None or self.num_batches_tracked is None:
             return 0.0 if self.momentum is None else self.momentum
-        return running.cumulative_momentum(int(self.num_batches_tracked) + 1)
+        weight = running.cumulative_momentum(self.num_batches_tracked + 1)
+        return weight if self.groups is None else weight.unsqueeze(-1)
 
     def count_batch(self) -> None:
         """Add one to `num_batches_tracked`: the last thing a training step changes."""
@@ -129,14 +173,22 @@ class RunningNorm(nn.Module, ABC):
             self.num_batches_tracked.add_(1)
 
     @torch.no_grad()
-    def update_statistics(self, batch: Moments, update: running.Update) -> None:
-        """Replace the running statistics by `update` of them and the batch's moments."""
+    def update_statistics(self, batch: Moments, update: running.Update = running.exponential) -> None:
+        """Replace the running statistics by `update` of them and the batch's moments.
+
+        batch: tables `(c,)`, or those of the first groups, `(g, c)`.
+        """
         if self.running_mean is None or self.running_var is None:
             raise ModelError("this layer tracks no statistics; construct it with track_running_stats=True")
-        mean, variance = update(self.running_mean, self.running_var, batch, self.next_momentum())
-        self.running_mean.copy_(mean)
-        self.running_var.copy_(variance)
-        self.count_batch()
+        rows = ... if self.groups is None else slice(len(batch.mean))
+        mean, variance, momentum = self.running_mean[rows], self.running_var[rows], self.next_momentum()
+        momentum = momentum[rows] if isinstance(momentum, Tensor) else momentum
+        for table, new in zip((mean, variance), update(mean, variance, batch, momentum), strict=True):
+            table.copy_(new)
+        if self.groups is None:
+            self.count_batch()
+        elif self.num_batches_tracked is not None:
+            self.num_batches_tracked[rows] += (batch.count >= MIN_VALUES).squeeze(-1)
 
     def extra_repr(self) -> str:
         """Show the configuration, the policy only where it is not the default."""
@@ -165,6 +217,11 @@ class RunningNorm(nn.Module, ABC):
         )
 
 
-def _mixed_precision(values: torch.dtype, tables: torch.dtype) -> bool:
-    """Return whether half-precision values meet float32 tables, which every backend computes with."""
-    return values in (torch.float16, torch.bfloat16) and tables == torch.float32
+@torch.no_grad()
+def _measure(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
+    return current_backend(x).reduce(x, cells)
+
+
+def _recomputing() -> bool:
+    """Return whether this is called from inside a backward pass, as activation checkpointing does."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # pyright: ignore

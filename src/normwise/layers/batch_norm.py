@@ -5,15 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from normwise.core import running
-from normwise.core.grouping import Channelwise, canonical
-from normwise.core.kernels.dispatch import current_backend, prefers_native
-from normwise.core.normalize import normalize, standardise
+from normwise.core.grouping import Channelwise
+from normwise.core.kernels.dispatch import prefers_native
+from normwise.core.normalize import standardise
 from normwise.layers.base import RunningNorm
 
 
@@ -48,37 +45,6 @@ class BatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        if not self.uses_batch_statistics():
-            return self._with_running_statistics(x)
-        self.check_enough_values(x)
-        if prefers_native(x):
-            return self._native(x)
-        values = canonical(x)
-        cells = Channelwise().cells(values)
-        y, moments = normalize(values, cells, partial(standardise, eps=self.eps), self.weight, self.bias)
-        if self.updates_statistics():
-            self.update_statistics(moments.pool(0), running.exponential)
-        return y.view_as(x)
-
-    def _with_running_statistics(self, x: Tensor) -> Tensor:
-        """Normalise with the running statistics as they stand before this batch; track it where the policy says so."""
-        if self.updates_statistics():
-            self.check_enough_values(x)
-        y = functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if self.updates_statistics():
-            with torch.no_grad():
-                values = canonical(x)
-                moments = current_backend(x).reduce(values, Channelwise().cells(values))
-            self.update_statistics(moments.pool(0), running.exponential)
-        return y
-
-    def _native(self, x: Tensor) -> Tensor:
-        update = self.updates_statistics()
-        mean, variance = (self.running_mean, self.running_var) if update else (None, None)
-        momentum = self.next_momentum() if update else 0.0
-        y = functional.batch_norm(
-            x, mean, variance, self.weight, self.bias, training=True, momentum=momentum, eps=self.eps
-        )
-        if update:
-            self.count_batch()
-        return y
+        if self.uses_batch_statistics() and not prefers_native(x):
+            return self.normalise(x, Channelwise(), partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.with_torch(x)

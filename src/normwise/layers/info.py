@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor
 
-_active: ContextVar[tuple[BatchInfo, ...]] = ContextVar("normwise_batch_info", default=())
+from normwise.core.grouping import canonical_mask
+from normwise.errors import DataError, ShapeError
+
+_SEQUENCE_DIMENSIONS = 3
+
+
+class _Active(threading.local):  # not a ContextVar: `torch.compile` cannot read one
+    infos: tuple[BatchInfo, ...] = ()
+
+
+_active = _Active()
 
 
 @dataclass(frozen=True, eq=False)
 class BatchInfo:
     """Side information of one batch; as a context manager, layers called inside find it.
 
-    lengths: `(n,)` valid positions. mask: `(n, l)`, True where valid. domain, condition: `(n,)` ids.
-    graph: `(nodes,)` graph id of each node. edges: `(2, edges)` node indices.
-    Contexts nest; each is local to its thread or async task.
+    lengths: `(n,)` valid positions. mask: `(n, l)`, True where valid. domain: `(n,)` ids. condition: `(n,)` ids or
+    `(n, e)` embeddings. graph: `(nodes,)` graph id of each node. edges: `(2, edges)` node indices.
+    Contexts nest; each is local to its thread, and is to be left before an async task awaits.
+
+    Activation checkpointing calls layers again during the backward pass. They update no statistics then, and need the
+    same information: pass `context_fn=BatchInfo.checkpoint` to `torch.utils.checkpoint.checkpoint`. With
+    `use_reentrant=True`, which takes none, let the `with` block span the backward pass.
 
     >>> with BatchInfo(lengths=torch.tensor([3, 5])):
     ...     BatchInfo.current().lengths.tolist()
@@ -33,14 +48,43 @@ class BatchInfo:
     @staticmethod
     def current() -> BatchInfo:
         """Return the innermost active information, or an empty one."""
-        active = _active.get()
-        return active[-1] if active else BatchInfo()
+        infos = _active.infos
+        return infos[-1] if infos else BatchInfo()
+
+    @staticmethod
+    def checkpoint() -> tuple[AbstractContextManager[None], AbstractContextManager[BatchInfo]]:
+        """Return contexts for a forward pass under checkpointing and its recomputation, which finds what is active now.
+
+        For `torch.utils.checkpoint.checkpoint(..., use_reentrant=False, context_fn=BatchInfo.checkpoint)`.
+        """
+        return nullcontext(), BatchInfo.current()
 
     def __enter__(self) -> BatchInfo:
         """Make this the active information."""
-        _active.set((*_active.get(), self))
+        _active.infos = (*_active.infos, self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Return to the one before."""
-        _active.set(_active.get()[:-1])
+        _active.infos = _active.infos[:-1]
+
+
+def required(name: str, given: Tensor | None) -> Tensor:
+    """Return what was given, or else this field of the active `BatchInfo`; raise `DataError` if there is neither."""
+    found = getattr(BatchInfo.current(), name) if given is None else given
+    if found is None:
+        raise DataError(
+            f"{name} must be given, got None; pass it as the second argument of the layer, or run the model inside "
+            f"`with BatchInfo({name}=...)` (under activation checkpointing: see BatchInfo)"
+        )
+    return found
+
+
+def padding(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return lengths and `(n, l)` mask of x as given, or else those of the active `BatchInfo`: its mask, if it has both."""
+    if lengths is None and mask is None:
+        info = BatchInfo.current()
+        lengths, mask = (info.lengths, None) if info.mask is None else (None, info.mask)
+    if lengths is not None and x.ndim != _SEQUENCE_DIMENSIONS:
+        raise ShapeError(f"lengths need x (n, c, l), got {tuple(x.shape)}; pass a mask (n, *) of its positions instead")
+    return lengths, None if mask is None else canonical_mask(mask, x)

@@ -1,11 +1,13 @@
-"""Which backend computes: chosen by device, dtype and layout, or fixed for a block of code."""
+"""Which backend computes: chosen by device, dtype, layout and size, or fixed for a block of code."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, cast, runtime_checkable
+from importlib.util import find_spec
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,23 +18,40 @@ from normwise.core.kernels import reference
 from normwise.core.moments import Moments
 from normwise.errors import one_of
 
+Gate = tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]
+
 
 @runtime_checkable
 class Backend(Protocol):
     """The kernel contract; see the package's docstring for the four equations."""
+
+    def supports(self, x: Tensor) -> bool:
+        """Return whether the backend takes this device, dtype and size."""
+        ...
 
     def reduce(self, x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
         """Measure the moments of every cell."""
         ...
 
     def apply(
-        self, x: Float[Tensor, "n c l"], scale: Float[Tensor, "g c"], shift: Float[Tensor, "g c"], cells: Cells
+        self,
+        x: Float[Tensor, "n c l"],
+        scale: Float[Tensor, "g c"],
+        shift: Float[Tensor, "g c"],
+        cells: Cells,
+        residual: Float[Tensor, "n c l"] | None = None,
+        rectify: bool = False,
     ) -> Float[Tensor, "n c l"]:
-        """Scale and shift by cell."""
+        """Scale and shift by cell, add a residual, rectify."""
         ...
 
     def reduce_backward(
-        self, dy: Float[Tensor, "n c l"], x: Float[Tensor, "n c l"], mean: Float[Tensor, "g c"], cells: Cells
+        self,
+        dy: Float[Tensor, "n c l"],
+        x: Float[Tensor, "n c l"],
+        mean: Float[Tensor, "g c"],
+        cells: Cells,
+        gate: Gate | None = None,
     ) -> tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]:
         """Sum the gradient, and the gradient times the centred input."""
         ...
@@ -45,20 +64,25 @@ class Backend(Protocol):
         b: Float[Tensor, "g c"],
         d: Float[Tensor, "g c"],
         cells: Cells,
+        gate: Gate | None = None,
     ) -> Float[Tensor, "n c l"]:
         """Return `dy * a + x * b + d` by cell."""
         ...
 
 
-_BACKENDS: dict[str, Backend] = {"reference": cast("Backend", reference)}
-_NAMES = ("auto", "native", *_BACKENDS)
+_OF_DEVICE = {"cpu": "cpu", "cuda": "cuda"}
+_NEEDS = {"cpu": "numba", "cuda": "triton"}
+_NAMES = ("auto", "native", "reference", *_NEEDS)
 _choice: ContextVar[str] = ContextVar("normwise_backend", default="auto")
+_SMALL = 1 << 18  # values below which the fixed cost of our own operation outweighs torch's slower loops
 
 
 @contextmanager
 def use_backend(name: str) -> Generator[None]:
-    """Fix the backend inside a `with` block: "auto", "native" (torch's own operators) or "reference".
+    """Fix the backend inside a `with` block.
 
+    name: "auto"; "native", torch's own operators where they do the job; "reference", torch operators throughout;
+    "cpu", compiled loops; "cuda", triton. A tensor that the named one does not take goes to "reference".
     Raises `UsageError` for another name. Local to the thread and the async task.
     """
     if name not in _NAMES:
@@ -72,15 +96,42 @@ def use_backend(name: str) -> Generator[None]:
 
 def current_backend(x: Tensor) -> Backend:
     """Return the backend for this tensor; while `torch.compile` traces, the one made of operators it knows."""
+    plain = cast("Backend", reference)
     if torch.compiler.is_compiling():
-        return _BACKENDS["reference"]
-    return _BACKENDS.get(_choice.get(), _BACKENDS["reference"])
+        return plain
+    choice = _choice.get()
+    if choice == "reference":
+        return plain
+    backend = _load(choice if choice in _NEEDS else _OF_DEVICE.get(x.device.type))
+    return backend if backend is not None and backend.supports(x) else plain
 
 
-def prefers_native(x: Tensor) -> bool:
-    """Return whether a plain batch normalization of this tensor should use torch's own operator.
+def prefers_native(x: Tensor, *, fused: bool = False) -> bool:
+    """Return whether a plain batch normalization of this tensor should use torch's own operators.
 
-    The reference backend costs about three times torch's, so today the answer is yes unless a block says otherwise.
-    `torch.compile` cannot see what a block says: there it is yes.
+    Torch's is the better one for small tensors and half precision, on the GPU, and for channels-last memory and rows,
+    which it reads in one pass; where more is fused into ours, it is for these too. `torch.compile` cannot see what a
+    block says: there the answer is yes.
     """
-    return torch.compiler.is_compiling() or _choice.get() in ("auto", "native")
+    if torch.compiler.is_compiling():
+        return True
+    choice = _choice.get()
+    if choice != "auto":
+        return choice == "native"
+    if x.device.type != "cpu" or x.numel() < _SMALL or current_backend(x) is reference:
+        return True
+    in_planes = x.is_contiguous() and x.numel() > x.shape[0] * x.shape[1]
+    return not (fused or in_planes)
+
+
+_loaded: dict[str, Any] = {}
+
+
+def _load(name: str | None) -> Backend | None:
+    """Return a backend by name, imported when first needed; None where its package is missing."""
+    if name is None:
+        return None
+    if name not in _loaded:
+        there = find_spec(_NEEDS[name]) is not None
+        _loaded[name] = importlib.import_module(f"normwise.core.kernels.{name}") if there else None
+    return _loaded[name]

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from normwise.core.grouping import Cells
 from normwise.core.moments import Moments, accumulation_dtype
@@ -20,6 +21,11 @@ from normwise.core.moments import Moments, accumulation_dtype
 CHUNK = 1 << 19  # elements processed at a time, so that the centred copy stays in cache
 _PIVOT = 16  # values that a row's pivot is the mean of
 _FEW = 8  # positions below which a sample's own sum is not worth a block
+
+
+def supports(x: Tensor) -> bool:
+    """Return whether this backend takes the tensor: it takes all."""
+    return x.is_floating_point()
 
 
 def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
@@ -88,17 +94,29 @@ def _reduce_steps(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
 
 
 def apply(
-    x: Float[Tensor, "n c l"], scale: Float[Tensor, "g c"], shift: Float[Tensor, "g c"], cells: Cells
+    x: Float[Tensor, "n c l"],
+    scale: Float[Tensor, "g c"],
+    shift: Float[Tensor, "g c"],
+    cells: Cells,
+    residual: Float[Tensor, "n c l"] | None = None,
+    rectify: bool = False,
 ) -> Float[Tensor, "n c l"]:
-    """Return `x * scale[g] + shift[g]`, 0 at masked positions, in the dtype of x."""
+    """Return `x * scale[g] + shift[g]`, plus the residual, rectified; 0 at masked positions, in the dtype of x."""
     x = _masked(x, cells)  # or a NaN in the padding would reach the gradient of the tables as 0 * NaN
-    return _masked(_affine(x, scale, shift, cells).to(x.dtype), cells)
+    y = _affine(x, scale, shift, cells)
+    y = y if residual is None else y + residual
+    return _masked((functional.relu(y) if rectify else y).to(x.dtype), cells)
 
 
 def reduce_backward(
-    dy: Float[Tensor, "n c l"], x: Float[Tensor, "n c l"], mean: Float[Tensor, "g c"], cells: Cells
+    dy: Float[Tensor, "n c l"],
+    x: Float[Tensor, "n c l"],
+    mean: Float[Tensor, "g c"],
+    cells: Cells,
+    gate: tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]] | None = None,
 ) -> tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]:
     """Return `S = sum dy` and `T = sum dy * (x - mean[g])`; tables `(g, c)`."""
+    dy = _gated(dy, x, cells, gate)
     dtype = accumulation_dtype(x.device)
     dy, centred = _masked(dy, cells).to(dtype), _masked(x.to(dtype) - _spread(mean, x, cells, dtype), cells)
     axis = 0 if cells.steps else 2
@@ -118,8 +136,10 @@ def apply_backward(
     b: Float[Tensor, "g c"],
     d: Float[Tensor, "g c"],
     cells: Cells,
+    gate: tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]] | None = None,
 ) -> Float[Tensor, "n c l"]:
     """Return `dy * a[g] + x * b[g] + d[g]`, 0 at masked positions, in the dtype of x."""
+    dy = _gated(dy, x, cells, gate)
     dx = _affine(x, b, d, cells)
     return _masked(dx.addcmul(dy.to(dx.dtype), _spread(a, x, cells)).to(x.dtype), cells)
 
@@ -143,6 +163,11 @@ def _spread(table: Float[Tensor, "g c"], x: Tensor, cells: Cells, dtype: torch.d
     if cells.steps:
         return table.t().unsqueeze(0)
     return (table if cells.sample is None else table[cells.sample]).unsqueeze(-1)
+
+
+def _gated(dy: Tensor, x: Tensor, cells: Cells, gate: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return dy where what was rectified, `x * scale + shift`, was positive (or not a number), else 0."""
+    return dy if gate is None else torch.where(_affine(x, *gate, cells) <= 0, dy.new_zeros(()), dy)
 
 
 def _masked(values: Tensor, cells: Cells) -> Tensor:
