@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 import normwise
-from normwise.layers import BatchNorm
+from normwise.layers import (
+    BatchNorm,
+    BatchRenorm,
+    ConditionalBatchNorm,
+    DomainBatchNorm,
+    GhostBatchNorm,
+    MaskedBatchNorm,
+    TimewiseBatchNorm,
+)
 
 
 def net() -> nn.Module:
@@ -61,3 +69,31 @@ def test_unfreeze_undoes_what_freeze_did_and_no_more():
     assert not model[1].bias.requires_grad
     assert model.train()[1].training
     assert "train" not in vars(model[1])
+
+
+GROUPED = {
+    "domain": (lambda: DomainBatchNorm(3, 2), (torch.arange(6) % 2,)),
+    "time-wise": (lambda: TimewiseBatchNorm(3, 4), (torch.tensor([4, 1, 2, 4, 3, 4]),)),
+    "conditional": (lambda: ConditionalBatchNorm(3, 2), (torch.arange(6) % 2,)),
+    "of embeddings": (lambda: ConditionalBatchNorm(3, embedding_features=5), (torch.ones(6, 5),)),
+    "masked": (lambda: MaskedBatchNorm(3), (torch.tensor([4, 1, 2, 4, 3, 4]),)),
+    "ghost": (lambda: GhostBatchNorm(3, 2), ()),
+    "renorm": (lambda: BatchRenorm(3), ()),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_every_layer_of_ours_is_frozen_whatever_its_tables(name):
+    create, side = GROUPED[name]
+    layer, x = create(), torch.randn(6, 3, 4)
+    model = nn.Sequential(layer)
+    normwise.freeze(model, affine=True).train()
+    before = copy.deepcopy(model.state_dict())
+    expected = copy.deepcopy(layer).eval()(x, *side)
+    assert torch.equal(layer(x, *side), expected)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    normwise.unfreeze(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    layer(x, *side)
+    assert not torch.equal(before["0.running_mean"], layer.running_mean)

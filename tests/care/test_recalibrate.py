@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import normwise
+from normwise import BatchInfo, Task, recalibrate
 from normwise.errors import DataError, ModelError, NormwiseError
+from normwise.layers import DomainBatchNorm, MaskedBatchNorm, TimewiseBatchNorm
 
 
 def unequal() -> list[torch.Tensor]:
@@ -102,3 +106,49 @@ def test_a_model_without_statistics_is_refused():
         normwise.recalibrate(nn.Sequential(nn.Linear(2, 2)), [torch.zeros(2, 2)])
     with pytest.raises(NormwiseError, match="at least one batch"):
         normwise.recalibrate(nn.Sequential(nn.BatchNorm1d(2)), [])
+
+
+class Reader(nn.Module):
+    """Two layers deep in a model that knows nothing of lengths, domains or steps."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x * 3 + 1).mean(-1)
+
+
+def described(batch: Tensor) -> BatchInfo:
+    n = len(batch)
+    return BatchInfo(lengths=4 + torch.arange(n) % 3, domain=torch.arange(n) % 2)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize(
+    "create", [MaskedBatchNorm, partial(DomainBatchNorm, num_domains=3), partial(TimewiseBatchNorm, max_length=9)]
+)
+def test_our_layers_are_measured_as_they_group(create, momentum):
+    layer = create(2, momentum=momentum, dtype=torch.float64)
+    batches = [torch.randn(n, 2, 6, dtype=torch.float64) + n for n in (5, 8, 3)]
+    before = {name: table.clone() for name, table in layer.named_buffers()}
+    recalibrate(Reader(layer), batches, task=Task(info=described))
+    assert layer.observer is None
+    values: dict[int, list[Tensor]] = {}
+    for batch in batches:
+        info = described(batch)
+        for i, j in itertools.product(range(len(batch)), range(6)):
+            valid = j < int(info.lengths[i])
+            group = {MaskedBatchNorm: 0 if valid else None, TimewiseBatchNorm: j if valid else None}
+            group = group.get(type(layer), int(info.domain[i]))
+            if group is not None:
+                values.setdefault(group, []).append(batch[i, :, j] * 3 + 1)
+    means, variances = (t.view(-1, 2) for t in (layer.running_mean, layer.running_var))
+    for group, found in values.items():
+        torch.testing.assert_close(means[group], torch.stack(found).mean(0))
+        torch.testing.assert_close(variances[group], torch.stack(found).var(0))
+    for group in set(range(len(means))) - set(values):  # no data: as it was
+        torch.testing.assert_close(means[group], before["running_mean"].view(-1, 2)[group])
+    counter = layer.num_batches_tracked.view(-1)
+    assert (counter[: len(values)] == 3).all() if momentum is None else (counter[: len(values)] > 25).all()
+    assert (counter[len(values) :] == 0).all()

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from normwise.layers.base import RunningNorm
 from normwise.layers.policy import FROZEN, StatisticsPolicy
 from normwise.models.walk import NormLayer, norm_layers, stays_in_eval
 
 _RECORD = "_normwise_freeze"
+_AFFINE_OF_OURS = ("weight", "bias", "modulation.weight", "modulation.bias")
 
 
 @dataclass
@@ -31,7 +33,7 @@ def freeze(model: nn.Module, *, statistics: bool = True, affine: bool = False) -
     take no gradient. Both survive `train()`, `deepcopy`, pickle and `state_dict` (which is unchanged); only
     `unfreeze` undoes them. A model without norms is returned as it is.
     """
-    for layer in norm_layers(model):
+    for layer in _norms(model):
         if statistics and layer.statistics is not None:
             _freeze_statistics(layer.module)
         if affine:
@@ -41,7 +43,7 @@ def freeze(model: nn.Module, *, statistics: bool = True, affine: bool = False) -
 
 def unfreeze(model: nn.Module) -> nn.Module:
     """Undo `freeze`, in place; return the model. Norms return to the mode of the model."""
-    for layer in norm_layers(model):
+    for layer in _norms(model):
         record = vars(layer.module).pop(_RECORD, None)
         if record is None:
             continue
@@ -53,8 +55,19 @@ def unfreeze(model: nn.Module) -> nn.Module:
             if record.train is not None:
                 vars(layer.module)["train"] = record.train
         for name, needed in record.affine.items():
-            getattr(layer.module, name).requires_grad_(needed)
+            layer.module.get_parameter(name).requires_grad_(needed)
     return model
+
+
+def _norms(model: nn.Module) -> list[NormLayer]:
+    """Return what `norm_layers` finds, and our own layers with tables by group, which it does not."""
+    found = norm_layers(model)
+    known = {id(layer.module) for layer in found}
+    for name, module in model.named_modules():
+        if isinstance(module, RunningNorm) and id(module) not in known:
+            statistics = None if module.running_mean is None else ("running_mean", "running_var")
+            found.append(NormLayer(name, module, statistics, None))
+    return found
 
 
 def _record(module: nn.Module) -> _Frozen:
@@ -78,9 +91,10 @@ def _freeze_statistics(module: nn.Module) -> None:
 
 def _freeze_affine(layer: NormLayer) -> None:
     record = _record(layer.module)
-    for name in layer.affine or ():
-        parameter = getattr(layer.module, name, None)
-        if isinstance(parameter, nn.Parameter):
+    parameters = dict(layer.module.named_parameters())
+    for name in _AFFINE_OF_OURS if isinstance(layer.module, RunningNorm) else layer.affine or ():
+        parameter = parameters.get(name)
+        if parameter is not None:
             record.affine.setdefault(name, parameter.requires_grad)
             parameter.requires_grad_(False)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normwise.core.moments import MIN_VALUES, ClusteredMoments, Moments, standardised_shift
+from normwise.core.moments import MIN_VALUES, Moments, standardised_shift
 from normwise.errors import DataError
 from normwise.models.batch import batch_size, read_batches
 from normwise.models.observe import NormCall, Statistics, observing
@@ -25,7 +25,7 @@ _FORGOTTEN = 0.05  # share of the initial value below which a running average co
 class LayerRecalibration:
     """What was measured at one layer, and how far its old statistics were off (source sd; variance ratio)."""
 
-    moments: ClusteredMoments
+    moments: Moments
     shift: float
     variance_ratio: float
 
@@ -62,7 +62,8 @@ def recalibrate(
     mode; each layer's moments are merged exactly over all values of all batches, so that unequal batches count by
     their size and the variance between batches is kept. Running variances are unbiased, as torch's. `layers` limits
     the measurement to some layers, the others keep normalising with what they have. Instance norms are left alone:
-    their running statistics are averages over single samples.
+    their running statistics are averages over single samples. Our own layers are measured as they group: valid
+    positions only, each domain or step by itself (groups of no data stay as they are).
 
     Nothing but these buffers changes: modes, momentum and random states are restored, and on an exception the
     buffers too. `num_batches_tracked` becomes the number of batches under momentum None; otherwise it is raised, if it
@@ -78,7 +79,7 @@ def recalibrate(
     measured, batches, samples = measure(model, data, task=task or Task(), max_batches=max_batches, layers=set(chosen))
     outcome = {name: _compare(chosen[name], moments) for name, moments in measured.items()}
     for name, moments in measured.items():
-        _write(chosen[name], moments.values, batches)
+        _write(chosen[name], moments, batches)
     unreached = tuple(name for name in chosen if name not in measured)
     return Recalibration(outcome, unreached, batches, samples)
 
@@ -90,26 +91,30 @@ def measure(
     task: Task,
     max_batches: int | None = None,
     layers: Collection[str],
-) -> tuple[dict[str, ClusteredMoments], int, int]:
-    """Return the moments of each layer's input over all batches, the batches and the samples; the model is restored."""
-    merged: dict[str, ClusteredMoments] = {}
+) -> tuple[dict[str, Moments], int, int]:
+    """Return the moments of each layer's input over all batches, the batches and the samples; the model is restored.
+
+    Tables are `(c,)`, those of layers with statistics by group `(g, c)`.
+    """
+    merged: dict[str, Moments] = {}
     batches = samples = 0
 
     def visit(call: NormCall) -> Statistics | None:
-        if call.layer.name not in layers:
+        name = call.layer.name
+        if name not in layers:
             return None
-        clusters = ClusteredMoments.of(call.sample_moments())
-        _require_finite(clusters.values, call.layer.name, batches)
-        known = merged.get(call.layer.name)
-        merged[call.layer.name] = clusters if known is None else known.merge(clusters)
-        return batch_statistics(clusters.values)
+        by_group = call.group_moments()
+        moments = call.sample_moments().pool(0) if by_group is None else by_group
+        _require_finite(moments, name, batches)
+        merged[name] = moments if name not in merged else merged[name].merge(moments)
+        return batch_statistics(moments) if by_group is None else _statistics_by_group(by_group, call.layer)
 
-    with preserved(model), torch.no_grad(), observing(model, visit) as watch:
+    with preserved(model), torch.no_grad(), observing(model, visit, grouped=True) as watch:
         for batch in read_batches(data, max_batches=max_batches):
             watch.begin_pass()
             task.run(model, batch)
             batches, samples = batches + 1, samples + batch_size(batch)
-    return {k: v for k, v in merged.items() if float(v.values.count) >= MIN_VALUES}, batches, samples
+    return {k: v for k, v in merged.items() if float(v.count.max()) >= MIN_VALUES}, batches, samples
 
 
 def batch_statistics(moments: Moments) -> Statistics | None:
@@ -117,6 +122,17 @@ def batch_statistics(moments: Moments) -> Statistics | None:
     if float(moments.count.max()) < MIN_VALUES:
         return None
     return moments.mean, moments.variance
+
+
+def _statistics_by_group(moments: Moments, layer: NormLayer) -> Statistics | None:
+    """Return the same by group, flat: the running ones where this batch says nothing of a group."""
+    if layer.running_mean is None or layer.running_var is None:
+        return None
+    measured = (moments.count >= MIN_VALUES).expand_as(moments.mean).flatten()
+    return (
+        torch.where(measured, moments.mean.flatten(), layer.running_mean),
+        torch.where(measured, moments.variance.flatten(), layer.running_var),
+    )
 
 
 def _require_finite(moments: Moments, name: str, batch: int) -> None:
@@ -127,12 +143,15 @@ def _require_finite(moments: Moments, name: str, batch: int) -> None:
         )
 
 
-def _compare(layer: NormLayer, moments: ClusteredMoments) -> LayerRecalibration:
+def _compare(layer: NormLayer, moments: Moments) -> LayerRecalibration:
     if layer.running_mean is None or layer.running_var is None:
         return LayerRecalibration(moments, math.nan, math.nan)
-    source = Moments.from_variance(moments.values.count, layer.running_mean, layer.running_var)
-    shift, ratio = standardised_shift(source, moments.values, layer.working_eps)
-    return LayerRecalibration(moments, float(shift.square().mean().sqrt()), float(ratio.log().mean().exp()))
+    tables = (table.view_as(moments.mean) for table in (layer.running_mean, layer.running_var))
+    shift, ratio = standardised_shift(Moments.from_variance(moments.count, *tables), moments, layer.working_eps)
+    known = (moments.count >= MIN_VALUES).expand_as(shift)
+    return LayerRecalibration(
+        moments, float(shift[known].square().mean().sqrt()), float(ratio[known].log().mean().exp())
+    )
 
 
 @torch.no_grad()
@@ -140,12 +159,14 @@ def _write(layer: NormLayer, moments: Moments, batches: int) -> None:
     mean, variance = layer.running_mean, layer.running_var
     if mean is None or variance is None:
         return
-    mean.copy_(moments.mean)
-    variance.copy_(moments.unbiased_variance)
+    known = (moments.count >= MIN_VALUES).expand_as(moments.mean)
+    mean.view_as(known)[known] = moments.mean[known].to(mean.dtype)
+    variance.view_as(known)[known] = moments.unbiased_variance[known].to(variance.dtype)
     counter = getattr(layer.module, "num_batches_tracked", None)
     if counter is None:
         return
+    reached = known[..., 0]
     if layer.momentum is None:
-        counter.fill_(batches)
+        counter[reached] = batches
     elif 0 < layer.momentum < 1:
-        counter.clamp_(min=math.ceil(math.log(_FORGOTTEN) / math.log1p(-layer.momentum)))
+        counter[reached] = counter[reached].clamp_min(math.ceil(math.log(_FORGOTTEN) / math.log1p(-layer.momentum)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from normwise.errors import ModelError, ShapeError
 from normwise.layers.affine import AffineNorm, table_shape
 from normwise.layers.policy import DEFAULT, Source, StatisticsPolicy
 
+
 class RunningNorm(AffineNorm, ABC):
     """Abstract: an affine norm with running statistics, and the rules for using and updating them.
 
@@ -35,6 +37,7 @@ class RunningNorm(AffineNorm, ABC):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    observer: Callable[[Tensor, Cells], None] | None = None  # told of x and its cells while someone watches the model
 
     def __init__(
         self,
@@ -115,13 +118,16 @@ class RunningNorm(AffineNorm, ABC):
             self.check_enough_values(x)
         values = canonical(x)
         cells = grouping.cells(values)
+        if self.observer is not None:
+            self.observer(values, cells)
         if cells.mask is not None and (update or by_batch):
             self.check_enough_values(x, cells.mask)
-        after = {"residual": None if residual is None else canonical(residual), "activation": activation}
+        added = None if residual is None else canonical(residual)
         if by_batch:
-            y, batch = normalize(values, cells, coefficients, *parameters, **after)
+            y, batch = normalize(values, cells, coefficients, *parameters, residual=added, activation=activation)
         else:
-            y = transform(values, cells, partial(coefficients, self.known_moments(cells)), *parameters, **after)
+            known = partial(coefficients, self.known_moments(cells))
+            y = transform(values, cells, known, *parameters, residual=added, activation=activation)
             batch = _measure(values, cells) if update else None
         if update and batch is not None:
             self.update_statistics(self.summarise(batch))
@@ -133,10 +139,10 @@ class RunningNorm(AffineNorm, ABC):
         if by_batch or update:
             self.check_enough_values(x)
         mean, variance, momentum = self.running_mean, self.running_var, 0.0
-        if by_batch:
-            mean, variance, momentum = (mean, variance, float(self.next_momentum())) if update else (None, None, 0.0)
-        elif update and mean is not None and variance is not None:
-            mean, variance = mean.clone(), variance.clone()  # the backward pass needs them as they were
+        if by_batch and update:
+            momentum = float(self.next_momentum())
+        elif (by_batch or update) and mean is not None and variance is not None:
+            mean, variance = mean.clone(), variance.clone()  # not to be changed, now or before the backward pass
         y = functional.batch_norm(x, mean, variance, self.weight, self.bias, by_batch, momentum, self.eps)
         if update and by_batch:
             self.count_batch()
@@ -185,9 +191,7 @@ class RunningNorm(AffineNorm, ABC):
         momentum = momentum[rows] if isinstance(momentum, Tensor) else momentum
         for table, new in zip((mean, variance), update(mean, variance, batch, momentum), strict=True):
             table.copy_(new)
-        if self.groups is None:
-            self.count_batch()
-        elif self.num_batches_tracked is not None:
+        if self.num_batches_tracked is not None:
             self.num_batches_tracked[rows] += (batch.count >= MIN_VALUES).squeeze(-1)
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ the module's input, and their buffers filled for the length of the call.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from normwise.core.grouping import canonical
+from normwise.core.grouping import Cells, canonical
 from normwise.core.kernels import reference
 from normwise.core.moments import Moments
-from normwise.models.walk import NormLayer, norm_layers
+from normwise.layers.base import RunningNorm
+from normwise.models.walk import NormLayer, grouped_layers, norm_layers
 
-Statistics = tuple[Tensor, Tensor]  # mean and population variance, (c,)
+Statistics = tuple[Tensor, Tensor]  # mean and population variance, (c,); (g * c,) for one of our layers by group
 _TORCH_ARGUMENTS = {
     functional.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
     torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
@@ -33,16 +35,36 @@ _TORCH_ARGUMENTS = {
 
 @dataclass(frozen=True, eq=False)
 class NormCall:
-    """One use of a norm in a forward pass: the layer, its input `(n, c, *)`, and its earlier uses in this pass."""
+    """One use of a norm in a forward pass: the layer, its input `(n, c, *)`, and its earlier uses in this pass.
+
+    cells: what the values of x share, where the layer is ours and says so.
+    """
 
     layer: NormLayer
     x: Tensor
     index: int
+    cells: Cells | None = None
 
     def sample_moments(self) -> Moments:
-        """Measure the input sample by sample, tables `(n, c)`."""
+        """Measure the input sample by sample, tables `(n, c)`, at valid positions only."""
+        values = canonical(self.x.detach())
+        mask = None if self.cells is None else self.cells.mask
         with torch.no_grad():
-            return reference.reduce_samples(canonical(self.x.detach()))
+            if mask is None:
+                return reference.reduce_samples(values)
+            return reference.reduce(
+                values, Cells(len(values), torch.arange(len(values), device=values.device), mask=mask)
+            )
+
+    def group_moments(self) -> Moments | None:
+        """Measure a layer that keeps statistics by group (domain, step), tables `(g, c)`; None for any other."""
+        module = self.layer.module
+        if self.cells is None or not isinstance(module, RunningNorm) or module.groups is None:
+            return None
+        with torch.no_grad():
+            first = module.summarise(reference.reduce(canonical(self.x.detach()), self.cells))
+        absent = first.mean.new_zeros(module.groups - len(first.mean), module.num_features)
+        return Moments.cat([first, Moments(absent[:, :1], absent, absent)])
 
 
 Visit = Callable[[NormCall], Statistics | None]
@@ -50,14 +72,38 @@ Visit = Callable[[NormCall], Statistics | None]
 
 @dataclass(eq=False)
 class _Open:
-    """A norm module being executed: whether its input was visited, and what its filled buffers held before."""
+    """A norm module being executed: whether its input was visited, and what its filled buffers held before.
+
+    seen: what one of our own layers said of its values.
+    """
 
     layer: NormLayer
     visited: bool = False
     before: Statistics | None = None
+    seen: tuple[Tensor, Cells] | None = None
+
+    def see(self, x: Tensor, cells: Cells) -> None:
+        """Take what the layer says."""
+        self.seen = x, cells
 
 
-class Watch(TorchFunctionMode):
+class BatchNormMode(TorchFunctionMode, ABC):
+    """Abstract: meets every call of torch's `batch_norm`, in either spelling, and lets everything else through."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Hand calls of `batch_norm` to the method of that name."""
+        kwargs = kwargs or {}
+        names = _TORCH_ARGUMENTS.get(func)
+        if names is None:
+            return func(*args, **kwargs)
+        return self.batch_norm(partial(func, *args, **kwargs), dict(zip(names, args, strict=False)) | kwargs)
+
+    @abstractmethod
+    def batch_norm(self, call: Callable[[], Tensor], given: dict[str, Any]) -> Tensor:
+        """Return the result of a call whose arguments, by name, are `given`."""
+
+
+class Watch(BatchNormMode):
     """Meets every use of a norm; `begin_pass` before each batch restarts the count of uses."""
 
     def __init__(self, visit: Visit, layers: list[NormLayer]) -> None:
@@ -74,24 +120,21 @@ class Watch(TorchFunctionMode):
         """Forget the uses counted so far."""
         self._uses.clear()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Meet torch's batch_norm; let everything else through."""
-        kwargs = kwargs or {}
-        names = None if self._busy else _TORCH_ARGUMENTS.get(func)
-        if names is None:
-            return func(*args, **kwargs)
-        given = dict(zip(names, args, strict=False)) | kwargs
+    def batch_norm(self, call: Callable[[], Tensor], given: dict[str, Any]) -> Tensor:
+        """Use the statistics the visit returns, if any."""
+        if self._busy:
+            return call()
         layer = self._by_buffer.get(id(given.get("running_mean")))
         opened = self._open[-1] if self._open else None
         if layer is None and opened is not None and opened.layer.statistics is None:
             layer = opened.layer
         if layer is None or (opened is not None and opened.visited and opened.layer is layer):
-            return func(*args, **kwargs)
+            return call()
         for entry in self._open:
             entry.visited = entry.visited or entry.layer is layer
         statistics = self._ask(layer, given["input"])
         if statistics is None:
-            return func(*args, **kwargs)
+            return call()
         weight = given.get("weight")
         dtype = given["input"].dtype if weight is None else weight.dtype
         mean, variance = (table.to(dtype) for table in statistics)
@@ -103,7 +146,9 @@ class Watch(TorchFunctionMode):
         """Start a norm module; fill its buffers now if it is known to do its own arithmetic."""
         opened = _Open(layer)
         self._open.append(opened)
-        if id(module) in self._own_arithmetic:
+        if isinstance(module, RunningNorm):
+            module.observer = opened.see
+        elif id(module) in self._own_arithmetic:
             self._fill(opened, args, kwargs)
 
     def leave(
@@ -126,38 +171,42 @@ class Watch(TorchFunctionMode):
 
     def _close(self) -> None:
         opened = self._open.pop()
+        if isinstance(opened.layer.module, RunningNorm):
+            opened.layer.module.observer = None
         if opened.before is not None:
             _write(opened.layer, opened.before)
 
     def _fill(self, opened: _Open, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         opened.visited = True
         layer, x = opened.layer, args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(x, Tensor) or x.ndim <= 1 or x.shape[1] != layer.channels:
+        x, cells = (x, None) if opened.seen is None else opened.seen
+        if not isinstance(x, Tensor) or x.ndim <= 1 or (cells is None and x.shape[1] != layer.channels):
             return
-        statistics = self._ask(layer, x)
+        statistics = self._ask(layer, x, cells)
         if statistics is not None and layer.running_mean is not None and layer.running_var is not None:
             opened.before = (layer.running_mean.detach().clone(), layer.running_var.detach().clone())
             _write(layer, statistics)
 
-    def _ask(self, layer: NormLayer, x: Tensor) -> Statistics | None:
+    def _ask(self, layer: NormLayer, x: Tensor, cells: Cells | None = None) -> Statistics | None:
         index = self._uses.get(id(layer.module), 0)
         self._uses[id(layer.module)] = index + 1
         self._busy = True
         try:
-            return self._visit(NormCall(layer, x, index))
+            return self._visit(NormCall(layer, x, index, cells))
         finally:
             self._busy = False
 
 
 @contextmanager
-def observing(model: nn.Module, visit: Visit) -> Generator[Watch]:
-    """Put the model into evaluation mode and call `visit` at every use of a norm.
+def observing(model: nn.Module, visit: Visit, *, grouped: bool = False) -> Generator[Watch]:
+    """Put the model into evaluation mode and call `visit` at every use of a norm, those by group only if asked to.
 
     The statistics `visit` returns, if any, are used in place of the running ones. The caller preserves the model
     (`preserved`) and chooses grad mode.
     """
     model.eval()
     layers = [layer for layer in norm_layers(model) if not layer.per_sample]
+    layers += grouped_layers(model) if grouped else []
     watch = Watch(visit, layers)
     with ExitStack() as stack:
         for layer in layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normwise.errors import ModelError
+from normwise.layers.base import RunningNorm
 
 # Names under which ports of other frameworks keep running mean and variance.
 _STATISTICS = (("running_mean", "running_var"), ("moving_mean", "moving_variance"), ("moving_mean", "moving_var"))
@@ -116,6 +118,41 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
     return found
 
 
+def grouped_layers(model: nn.Module) -> list[NormLayer]:
+    """Return our own layers that keep statistics by group (domain, step), which `norm_layers` leaves out.
+
+    Their tables are `(g, c)`; `running_mean` and `running_var` of the result are flat.
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, RunningNorm)]
+    tables = ("running_mean", "running_var")
+    return [NormLayer(n, m, tables, None) for n, m in found if m.groups is not None and m.running_mean is not None]
+
+
+def norms_and(model: nn.Module, whole: Callable[[nn.Module], bool]) -> list[NormLayer]:
+    """Return what `norm_layers` returns and the modules that `whole` names, each as one layer with all that is in it.
+
+    Of a layer that only `whole` names, statistics and affine are unknown here: None.
+    """
+    found = {id(layer.module): layer for layer in norm_layers(model)}
+    inside: set[int] = set()
+    layers = []
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        if whole(module):
+            inside.update(id(inner) for inner in module.modules())
+            layers.append(found.get(id(module), NormLayer(name, module, None, None)))
+        elif id(module) in found:
+            layers.append(found[id(module)])
+    return layers
+
+
+def core(module: nn.Module) -> nn.Module:
+    """Return the norm that PyG's `BatchNorm` and our `GraphBatchNorm` wrap as `module`; of all others themselves."""
+    inner = module._modules.get("module")
+    return inner if inner is not None and hasattr(module, "allow_single_element") else module
+
+
 def names_of(model: nn.Module, module: nn.Module) -> list[str]:
     """Return every name under which a module is reachable."""
     return [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
@@ -123,7 +160,7 @@ def names_of(model: nn.Module, module: nn.Module) -> list[str]:
 
 def require_norm_layers(model: nn.Module) -> list[NormLayer]:
     """Return the layers with running statistics; raise `ModelError` if there is none."""
-    layers = [layer for layer in norm_layers(model) if layer.statistics is not None]
+    layers = [layer for layer in norm_layers(model) if layer.statistics is not None] + grouped_layers(model)
     if not layers:
         raise ModelError(
             f"model: expected layers with running statistics, found none in {type(model).__name__}; "
