@@ -13,8 +13,8 @@ test: .venv/stamp .data/stamp
 bench: .venv/stamp .data/stamp
 	$(BIN)/python -m benchmarks.audit_cost
 
-studies:
-	@echo "normwise has no study yet: the theory and its studies are the next work; the demo is all that runs." >&2; exit 1
+studies: .venv/stamp
+	$(BIN)/normwise study run --all --output reports/studies
 
 lint: .venv/stamp
 	$(BIN)/ruff check src tests

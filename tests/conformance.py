@@ -470,6 +470,7 @@ class LayerConformance:
             assert same(buffers(other), buffers(layer))
 
     @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("backend", ["native"], indirect=True)  # a traced layer knows no other
     @pytest.mark.parametrize("training", [True, False])
     def test_compiles(self, training):
         torch._dynamo.reset()
@@ -506,5 +507,8 @@ class LayerConformance:
             y = layer(x.requires_grad_(), *side)
             assert torch.equal(y, references[training if mode else evaluation])
             assert same(before, buffers(layer)) == (not (mode and update))
-            y.square().sum().backward()
-            assert x.grad.isfinite().all()
+            loss = y.square().sum()  # statistics may have been updated since: gradients are of those that were used
+            simple, differentiable = (
+                torch.autograd.grad(loss, x, retain_graph=True, create_graph=c)[0] for c in (0, 1)
+            )
+            torch.testing.assert_close(differentiable, simple)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from normwise import audit, layers
+    from normwise.care.accumulate import accumulate
     from normwise.care.policy import freeze, unfreeze
     from normwise.care.recalibrate import recalibrate
     from normwise.errors import NormwiseError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "accumulate": "normwise.care.accumulate",
     "freeze": "normwise.care.policy",
     "unfreeze": "normwise.care.policy",
     "recalibrate": "normwise.care.recalibrate",
@@ -31,6 +33,7 @@ __all__ = [
     "BatchInfo",
     "NormwiseError",
     "Task",
+    "accumulate",
     "audit",
     "convert",
     "fold",

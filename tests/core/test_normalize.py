@@ -227,7 +227,12 @@ def test_functional_transforms_see_through():
     loss = lambda x, w: run(x, Channelwise(), w).pow(3).sum()  # noqa: E731
     leaf = x.clone().requires_grad_()
     torch.testing.assert_close(torch.func.grad(loss)(x, weight), torch.autograd.grad(loss(leaf, weight), leaf)[0])
-    assert torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(torch.stack([x, x + 1]), weight).shape == (2, N, C, L)
+    assert torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(torch.stack([x, x + 1]), weight).shape == (
+        2,
+        N,
+        C,
+        L,
+    )
 
 
 def test_backward_can_be_called_twice():

@@ -55,3 +55,14 @@ def test_groups_with_fewer_than_two_values_are_left():
 def test_cumulative_average_and_the_weight_of_the_beginning():
     assert cumulative_momentum(torch.tensor([1, 2, 4])).tolist() == [1.0, 0.5, 0.25]
     assert weight_of_initial_value(0.1, 10) == pytest.approx(0.9**10)
+
+
+@pytest.mark.parametrize("update", [exponential, exact])
+def test_a_momentum_a_group_is_that_groups_own(update):
+    batch = Moments(torch.full((2, 1), 4.0), torch.randn(2, 3), torch.rand(2, 3))
+    mean, variance = torch.randn(2, 3), torch.rand(2, 3)
+    together = update(mean, variance, batch, torch.tensor([[0.5], [0.1]], dtype=torch.float64))
+    for group, momentum in enumerate((0.5, 0.1)):
+        alone = Moments(batch.count[group], batch.mean[group], batch.m2[group])
+        for table, expected in zip(together, update(mean[group], variance[group], alone, momentum), strict=True):
+            torch.testing.assert_close(table[group], expected)

@@ -136,7 +136,7 @@ def test_an_unseen_domain_may_be_refused():
     before = {name: value.clone() for name, value in layer.named_buffers()}
     layer.policy = StatisticsPolicy(training=Source.RUNNING)
     for training in (False, True):
-        with pytest.raises(DataError, match=r"one that training has seen, got \[1\]"):
+        with pytest.raises(DataError, match="one that training has seen, got 1;"):
             layer.train(training)(x, torch.tensor([0, 1, 2, 0, 1, 2]))
         assert all(torch.equal(before[name], value) for name, value in layer.named_buffers())
     assert layer.eval()(x, torch.tensor([0, 2, 2, 0, 2, 2])).isfinite().all()

@@ -13,6 +13,7 @@ from graph_batches import REFUSALS, SHAPES, index, one_graph, some_graphs
 from torch import nn
 
 from normwise.layers import GraphInstanceNorm, Source, StatisticsPolicy
+from normwise.models.walk import norm_layers
 
 
 def oracle(x, side, state, momentum):
@@ -83,3 +84,10 @@ def test_running_source_with_update_follows_the_typical_graph_all_the_same():
     torch.testing.assert_close(layer(x, batch), x / (1 + EPS) ** 0.5)
     variance = (x[batch == 0].var(0) + x[batch == 1].var(0)) / 2
     torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * variance)
+
+
+def test_tools_for_batch_normalization_take_it_for_what_it_is():
+    plain, tracked = GraphInstanceNorm(2), GraphInstanceNorm(2, track_running_stats=True)
+    found = norm_layers(nn.Sequential(plain, tracked))
+    assert [layer.module for layer in found] == [tracked]
+    assert found[0].per_sample

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conformance import EPS, LayerCase, LayerConformance
-from graph_batches import REFUSALS, SHAPES, index, some_graphs
+from graph_batches import BAD_NODES, REFUSALS, SHAPES, index, some_graphs
 from torch import nn
 
 from normwise.errors import UsageError
@@ -39,7 +39,7 @@ def of_nodes(graph):
     return [[i] for i in range(len(graph))]
 
 
-def case(mode, members):
+def case(mode, members, refusals):
     compute = partial(oracle, members)
     return LayerCase(
         create=partial(GraphLayerNorm, mode=mode),
@@ -49,7 +49,7 @@ def case(mode, members):
         side=some_graphs,
         groups=index,
         trivial_side=None,
-        refusals=REFUSALS,
+        refusals=refusals,
         running=False,
         groups_are_centred=False,
         twin=False,
@@ -57,11 +57,11 @@ def case(mode, members):
 
 
 class TestGraphLayerNorm(LayerConformance):
-    case = case("graph", of_graphs)
+    case = case("graph", of_graphs, REFUSALS)
 
 
 class TestGraphLayerNormOfNodes(LayerConformance):
-    case = case("node", of_nodes)
+    case = case("node", of_nodes, BAD_NODES)
 
 
 def test_of_nodes_it_is_torchs_layer_norm_and_loads_its_state_dict():

@@ -20,7 +20,9 @@ def oracle(x, side, state, momentum):
     rest = {(i, c): x[i, c] - state["mean_scale"][c] * means[graph[i], c][1] for i, c in np.ndindex(*x.shape)}
     for i, c in np.ndindex(*x.shape):
         squares = [rest[j, c] ** 2 for j in range(len(x)) if graph[j] == graph[i]]
-        y[i, c] = rest[i, c] / math.sqrt(math.fsum(squares) / len(squares) + EPS) * state["weight"][c] + state["bias"][c]
+        y[i, c] = (
+            rest[i, c] / math.sqrt(math.fsum(squares) / len(squares) + EPS) * state["weight"][c] + state["bias"][c]
+        )
     return y, {}
 
 

@@ -47,6 +47,7 @@ def case(individually):
         trivial_side=None,
         refusals=(
             *BAD_BATCH,
+            Refusal(r"x must be \(nodes, channels\), got \(4, 3, 2\)"),
             Refusal(r"x must be \(nodes, channels\)", (3,), side=lambda x: ()),
             Refusal("floating dtype", (4, 3), dtype=torch.int64),
         ),

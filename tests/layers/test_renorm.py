@@ -89,8 +89,10 @@ def test_gradients_take_r_and_d_for_constants():
 
     assert gradcheck(composite, (x, weight, bias))
     expected = torch.autograd.grad(composite(x, weight, bias), (x, weight, bias), upstream)
-    found = torch.autograd.grad(y, (x, layer.weight, layer.bias), upstream)
-    torch.testing.assert_close(found, expected)
+    for differentiable in (True, False):  # the running statistics have moved on, r and d have not
+        leaves = (x, layer.weight, layer.bias)
+        found = torch.autograd.grad(y, leaves, upstream, retain_graph=True, create_graph=differentiable)
+        torch.testing.assert_close(found, expected)
 
 
 def test_bounds_may_be_raised_during_training():

@@ -12,8 +12,6 @@ from conformance import BAD_INPUT, LayerCase, LayerConformance, Refusal
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from normwise.core.estimate import nearest, shrink_to_neighbours
-from normwise.core.moments import Moments
 from normwise.errors import ShapeError
 from normwise.layers import BatchInfo, TimewiseBatchNorm
 
@@ -126,21 +124,6 @@ def test_an_untrained_layer_evaluates_as_torchs():
     torch.testing.assert_close(TimewiseBatchNorm(2, 3).eval()(x), nn.BatchNorm1d(2).eval()(x))
 
 
-@pytest.mark.parametrize(
-    ("available", "expected"),
-    [
-        ([1, 1, 1], [0, 1, 2]),
-        ([0, 0, 1], [2, 2, 2]),
-        ([1, 0, 0, 0, 1], [0, 0, 0, 4, 4]),
-        ([0, 1, 0, 1, 0], [1, 1, 1, 3, 3]),
-        ([0, 0, 0], [0, 1, 2]),
-        ([], []),
-    ],
-)
-def test_nearest_available_position(available, expected):
-    assert nearest(torch.tensor(available).bool()).tolist() == expected
-
-
 # --- late steps with few values
 
 
@@ -177,15 +160,6 @@ def test_gradients_flow_to_the_neighbours_that_lent():
     x, lengths = torch.randn(6, 2, 4).double().requires_grad_(), torch.tensor([4, 2, 2, 3, 1, 3])
     assert gradcheck(lambda x: layer(x, lengths), x)
     assert gradgradcheck(lambda x: layer(x, lengths), x)
-
-
-def test_shrinking_leaves_full_groups_bit_for_bit():
-    moments = Moments(torch.tensor([[7.0], [2.0]]).double(), torch.randn(2, 3).double(), torch.rand(2, 3).double())
-    shrunk = shrink_to_neighbours(moments, 7)
-    assert torch.equal(shrunk.mean[0], moments.mean[0])
-    assert torch.equal(shrunk.m2[0], moments.m2[0])
-    assert (shrunk.mean[1] != moments.mean[1]).all()
-    assert shrunk.count.tolist() == [[7], [7]]
 
 
 def test_shrinking_halves_the_error_of_late_steps():

@@ -283,8 +283,9 @@ def test_where_selects_by_name_alias_or_predicate():
 
 def test_unknown_and_planned_targets_are_told_apart():
     model = net(nn.BatchNorm2d(CHANNELS))
-    with pytest.raises(UsageError, match=r"to: 'ghost' is not available yet; expected .*'normwise', 'torch'"):
-        convert(model, "ghost")
+    for planned in ("sync", "private"):
+        with pytest.raises(UsageError, match=f"to: '{planned}' is not available yet; expected .*'normwise', 'torch'"):
+            convert(model, planned)
     with pytest.raises(UsageError, match="to: 'batch' is not known"):
         convert(model, "batch")
     with pytest.raises(UsageError, match="is not known"):

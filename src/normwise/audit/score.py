@@ -55,7 +55,7 @@ def score_batch(model: nn.Module, task: Task, output: Any, batch: Any) -> tuple[
     if right is not None:
         return "accuracy", right.double().cpu()
     losses = task.losses(model, output, batch)
-    return None if losses is None else ("loss", losses.double().cpu())
+    return None if losses is None else ("loss", losses.detach().double().cpu())
 
 
 def joined(parts: list[tuple[str, Tensor] | None]) -> Scores | None:

@@ -9,7 +9,7 @@ import click
 import typer
 
 from normwise import __version__
-from normwise.cli import audit, demo, fold, recalibrate, rules
+from normwise.cli import audit, bench, demo, fold, recalibrate, rules, study
 from normwise.errors import NormwiseError
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command("rule")(rules.rule)
 app.command("recalibrate")(recalibrate.recalibrate)
 app.command("fold")(fold.fold)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
+app.add_typer(study.app, name="study")
 
 
 def main(arguments: list[str] | None = None) -> None:

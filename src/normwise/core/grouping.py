@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +34,7 @@ class Cells:
     sample: Int[Tensor, " n"] | None = None
     steps: bool = False
     mask: Bool[Tensor, "n l"] | None = None
-    derived: dict[Any, Any] = field(default_factory=dict, repr=False)
+    derived: dict[Any, Any] = field(default_factory=dict, repr=False)  # pyright: ignore[reportUnknownVariableType]
 
 
 class Grouping(ABC):
@@ -79,7 +79,8 @@ class Indexed(Grouping):
             num_groups = int(index.max()) + 1 if len(index) else 0
         _check_range(self.name, index, 0, num_groups - 1, "raise the number of groups or renumber them")
         if self.num_groups is None and num_groups > len(x):  # wide gaps: no more rows than samples are needed
-            index, num_groups = index.unique(return_inverse=True)[1], len(x)
+            known = cast("Tensor", torch.unique(index))  # pyright: ignore[reportUnknownMemberType]
+            index, num_groups = torch.searchsorted(known, index), len(x)
         return Cells(num_groups, index.to(device=x.device, dtype=torch.long))
 
 

@@ -58,5 +58,7 @@ class AcrossChannelNorm(AffineNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        y = functional.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
-        return y.movedim(-1, 1)
+        values = x.movedim(1, -1)
+        values = values if self.weight is None else values.to(self.weight.dtype)  # some devices take no mixture
+        y = functional.layer_norm(values, (self.num_features,), self.weight, self.bias, self.eps)
+        return y.movedim(-1, 1).to(x.dtype)

@@ -89,11 +89,13 @@ class DomainBatchNorm(RunningNorm):
             return self.running_moments()
         if self.unseen is not None:
             return self.unseen(self.running_moments(), batches)
-        if not torch.compiler.is_compiling() and not bool(batches[cells.sample].all()):
-            unseen = cells.sample[batches[cells.sample] == 0].unique().tolist()
+        if torch.compiler.is_compiling():  # which cannot look
+            return self.running_moments()
+        missing = cells.sample[batches[cells.sample] == 0]
+        if len(missing):
             raise DataError(
-                f"domain must be one that training has seen, got {unseen}; train on it, or construct the layer with "
-                "unseen=fill_from_pooled"
+                f"domain must be one that training has seen, got {int(missing[0])}; train on it, or construct the layer "
+                "with unseen=fill_from_pooled"
             )
         return self.running_moments()
 

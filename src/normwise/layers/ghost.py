@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from normwise.core.grouping import Channelwise, Ghost
+from normwise.core.kernels.dispatch import prefers_native
 from normwise.core.normalize import standardise
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
@@ -71,7 +72,10 @@ class GhostBatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        grouping = Ghost(self.splits) if self.uses_batch_statistics() else Channelwise()
+        by_batch = self.uses_batch_statistics()
+        if not by_batch and prefers_native(x):
+            return self.with_torch(x)
+        grouping = Ghost(self.splits) if by_batch else Channelwise()
         return self.normalise(x, grouping, partial(standardise, eps=self.eps), self.weight, self.bias)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from normwise.core.graph import standardise_across
 from normwise.errors import one_of
-from normwise.layers.base import AffineNorm
+from normwise.layers.affine import AffineNorm
 from normwise.layers.graph import check_nodes, normalise_graphs
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from normwise.core.graph import subtract_share
-from normwise.layers.base import AffineNorm
+from normwise.layers.affine import AffineNorm
 from normwise.layers.graph import normalise_graphs
 
 

@@ -73,11 +73,16 @@ def required(name: str, given: Tensor | None) -> Tensor:
     """Return what was given, or else this field of the active `BatchInfo`; raise `DataError` if there is neither."""
     found = getattr(BatchInfo.current(), name) if given is None else given
     if found is None:
-        raise DataError(
-            f"{name} must be given, got None; pass it as the second argument of the layer, or run the model inside "
-            f"`with BatchInfo({name}=...)` (under activation checkpointing: see BatchInfo)"
-        )
+        raise missing(name)
     return found
+
+
+def missing(name: str) -> DataError:
+    """Return the error for side information that is nowhere."""
+    return DataError(
+        f"{name} must be given, got None; pass it as the second argument of the layer, or run the model inside "
+        f"`with BatchInfo({name}=...)` (under activation checkpointing: see BatchInfo)"
+    )
 
 
 def padding(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

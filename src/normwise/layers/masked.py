@@ -10,9 +10,8 @@ from torch import Tensor
 
 from normwise.core.grouping import Prefix
 from normwise.core.normalize import standardise
-from normwise.errors import DataError
 from normwise.layers.base import RunningNorm
-from normwise.layers.info import padding
+from normwise.layers.info import missing, padding
 
 
 @final
@@ -50,8 +49,5 @@ class MaskedBatchNorm(RunningNorm):
         self.check_input(x)
         lengths, mask = padding(x, lengths, mask)
         if lengths is None and mask is None:
-            raise DataError(
-                "lengths or mask must be given, got neither; pass lengths as the second argument, mask=..., or run the "
-                "model inside `with BatchInfo(lengths=...)`"
-            )
+            raise missing("lengths")
         return self.normalise(x, Prefix(lengths, mask), partial(standardise, eps=self.eps), self.weight, self.bias)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from normwise.core.estimate import renormalise
 from normwise.core.grouping import Channelwise
+from normwise.core.kernels.dispatch import prefers_native
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
@@ -72,6 +73,8 @@ class BatchRenorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
+        if not self.uses_batch_statistics() and prefers_native(x):
+            return self.with_torch(x)
         coefficients = partial(
             renormalise, running=self.running_moments(), eps=self.eps, r_max=self.r_max, d_max=self.d_max
         )

@@ -18,40 +18,57 @@ _HOOKS = (
 )  # fmt: skip
 
 
+class Snapshot:
+    """Parameters, gradients, buffers, modes, requires_grad, hooks and attributes of a model, to be put back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take it: one copy of the weights, their gradients and the buffers."""
+        modules = list(model.modules())
+        attributes = [(vars(module), dict(vars(module))) for module in modules]  # modes and whatever forward keeps
+        tables = [(t, dict(t)) for module in modules for t in (module._parameters, module._buffers)]
+        children = [(module._modules, dict(module._modules)) for module in modules]
+        hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in _HOOKS]
+        tensors = {id(t): t for _, copy in tables for t in copy.values() if t is not None}
+        self._tables, self._tensors = [*attributes, *tables, *children, *hooks], tensors
+        self._values = {key: t.detach().clone() for key, t in tensors.items() if not is_lazy(t)}
+        self._needs = {key: t.requires_grad for key, t in tensors.items()}
+        self._gradients = {
+            key: (t.grad, None if t.grad is None else t.grad.clone()) for key, t in tensors.items() if t.is_leaf
+        }
+
+    def restore(self) -> None:
+        """Put everything back, as often as wanted: the same tensor objects, with their values."""
+        for table, copy in self._tables:
+            table.clear()
+            table.update(copy)
+        with torch.no_grad():
+            for key, tensor in self._tensors.items():
+                if key in self._values:
+                    _put_back(tensor, self._values[key])
+        for key, tensor in self._tensors.items():
+            if tensor.is_leaf and tensor.requires_grad != self._needs[key]:
+                tensor.requires_grad_(self._needs[key])
+        for key, (gradient, value) in self._gradients.items():
+            if gradient is not None and value is not None:
+                with torch.no_grad():
+                    _put_back(gradient, value)
+            self._tensors[key].grad = gradient
+
+    def changed(self, tensor: Tensor) -> bool:
+        """Return whether a parameter or buffer is no longer what it was, or has taken the place of another."""
+        value = self._values.get(id(tensor))
+        return value is None or not _same_bits(tensor, value)
+
+
 @contextmanager
 def preserved(model: nn.Module) -> Generator[None]:
-    """Restore parameters, gradients, buffers, modes, requires_grad, hooks, attributes and random states, on errors too.
-
-    The same tensor objects come back, with their values; costs one copy of the weights.
-    """
-    modules = list(model.modules())
-    attributes = [(vars(module), dict(vars(module))) for module in modules]  # modes and whatever forward keeps
-    tables = [(t, dict(t)) for module in modules for t in (module._parameters, module._buffers)]
-    children = [(module._modules, dict(module._modules)) for module in modules]
-    hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in _HOOKS]
-    tensors = {id(t): t for _, copy in tables for t in copy.values() if t is not None}
-    values = {key: t.detach().clone() for key, t in tensors.items() if not is_lazy(t)}
-    needs = {key: t.requires_grad for key, t in tensors.items()}
-    gradients = {key: (t.grad, None if t.grad is None else t.grad.clone()) for key, t in tensors.items() if t.is_leaf}
+    """Restore what a `Snapshot` holds, and the random states, on leaving, on errors too."""
+    snapshot = Snapshot(model)
     with preserved_random_state():
         try:
             yield
         finally:
-            for table, copy in [*attributes, *tables, *children, *hooks]:
-                table.clear()
-                table.update(copy)
-            with torch.no_grad():
-                for key, tensor in tensors.items():
-                    if key in values:
-                        _put_back(tensor, values[key])
-            for key, tensor in tensors.items():
-                if tensor.is_leaf and tensor.requires_grad != needs[key]:
-                    tensor.requires_grad_(needs[key])
-            for key, (gradient, value) in gradients.items():
-                if gradient is not None and value is not None:
-                    with torch.no_grad():
-                        _put_back(gradient, value)
-                tensors[key].grad = gradient
+            snapshot.restore()
 
 
 @contextmanager

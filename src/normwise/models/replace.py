@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from normwise.layers.base import RunningNorm
 from normwise.models.form import HOOKS, EvaluationForm, TrainingForm
-from normwise.models.walk import NormLayer, stays_in_eval
+from normwise.models.walk import NormLayer, core, stays_in_eval
 
-_KEPT = (
+_HOOKS = (
     *HOOKS, "_is_full_backward_hook", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks", "_normwise_freeze",
+    "_load_state_dict_post_hooks",
 )  # fmt: skip
+_AFFINE = ("weight", "bias")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+FREEZE = "_normwise_freeze"  # what normwise.freeze keeps on a module
 
 
 def replace_modules(model: nn.Module, swaps: Iterable[tuple[nn.Module, nn.Module]]) -> nn.Module:
@@ -28,49 +32,61 @@ def replace_modules(model: nn.Module, swaps: Iterable[tuple[nn.Module, nn.Module
     return new_by_id.get(id(model), model)
 
 
-def like(kind: Any, layer: NormLayer, form: EvaluationForm, training: TrainingForm) -> Any:
-    """Return a layer of another class that holds the same tensor objects."""
-    momentum = training.momentum if hasattr(layer.module, "momentum") else 0.1
-    tracks = layer.statistics is not None
-    new = kind(
-        layer.channels, form.eps, momentum, affine=layer.weight is not None, track_running_stats=tracks, device="meta"
-    )
-    if tracks and layer.updates is None:
-        table = layer.running_mean
-        new.num_batches_tracked = torch.zeros((), dtype=torch.long, device=None if table is None else table.device)
-    adopt(new, layer, ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
+def like(kind: Callable[..., Any], layer: NormLayer, form: EvaluationForm, training: TrainingForm) -> Any:
+    """Return a layer of another class, or of a `partial` of one, that holds the same tensor objects.
+
+    What the class does not take (a momentum, statistics) is left out; a table it keeps by group gets equal rows.
+    """
+    home = layer.running_mean if layer.weight is None else layer.weight
+    options = {
+        "eps": form.eps,
+        "momentum": training.momentum if hasattr(layer.module, "momentum") else 0.1,
+        "affine": layer.weight is not None,
+        "track_running_stats": layer.statistics is not None,
+        "device": None if home is None else home.device,
+        "dtype": None if home is None else home.dtype,
+    }
+    taken = set(inspect.signature(kind).parameters) - set(getattr(kind, "keywords", ()))
+    new = kind(layer.channels, **{name: value for name, value in options.items() if name in taken})
+    adopt(new, layer, tuple(name for name in (*_AFFINE, *_STATISTICS) if getattr(new, name, None) is not None))
+    if isinstance(new, RunningNorm):
+        new.policy = training.policy
     return new
 
 
 def adopt(new: nn.Module, layer: NormLayer, names: tuple[str, ...]) -> None:
     """Hang a layer's tensors into a new module under torch's names, parameters as parameters, buffers as buffers."""
-    statistics, affine = layer.statistics or ("", ""), layer.affine or ("", "")
-    sources: dict[str, str] = {"weight": affine[0], "bias": affine[1]}
-    sources |= {"running_mean": statistics[0], "running_var": statistics[1]}
     old = layer.module
+    sources: dict[str, str] = dict(zip(_AFFINE, layer.affine or ("", ""), strict=True))
+    sources |= dict(zip(_STATISTICS, layer.statistics or ("", "")))
     for name in names:
-        source = sources.get(name, name)
+        source, place = sources.get(name, name), getattr(new, name, None)
         parameter, buffer = old._parameters.get(source), old._buffers.get(source)
         if parameter is None and buffer is None:
-            if name == "bias":
+            if name == "bias" and (place is None or place.ndim == 1):
                 new._parameters["bias"] = None
             continue
         new._parameters.pop(name, None)
         new._buffers.pop(name, None)
         if parameter is not None:
-            new._parameters[name] = parameter
+            new._parameters[name] = _fit(parameter, place)
             continue
-        new._buffers[name] = buffer
+        new._buffers[name] = _fit(buffer, place)
         if source in old._non_persistent_buffers_set:
             new._non_persistent_buffers_set.add(name)
 
 
 def hand_over(old: nn.Module, new: nn.Module) -> None:
     """Give the new module the old one's mode, hooks (handles keep working) and freeze."""
+    _hand_over_hooks(old, new)
+    if core(old) is not old and core(new) is not new:
+        _hand_over_hooks(core(old), core(new))
+    for module in new.modules():
+        module.training = old.training
+    old, new = core(old), core(new)
     new.training = old.training
-    for name in _KEPT:
-        if name in vars(old):
-            vars(new)[name] = vars(old)[name]
+    if FREEZE in vars(old):
+        vars(new)[FREEZE] = vars(old)[FREEZE]
     if stays_in_eval(old):
         stand_in = vars(old)["train"]
         if isinstance(stand_in, partial):
@@ -79,3 +95,17 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
         elif getattr(stand_in, "__self__", None) is old:
             stand_in = stand_in.__func__.__get__(new)
         vars(new)["train"] = stand_in
+
+
+def _hand_over_hooks(old: nn.Module, new: nn.Module) -> None:
+    for name in _HOOKS:
+        if name in vars(old):
+            vars(new)[name] = vars(old)[name]
+
+
+def _fit(table: Any, place: Tensor | None) -> Any:
+    """Return the table itself, flat if it is `(1, c, 1, 1)`, or a copy in each row where its place has a row a group."""
+    if place is None or place.ndim == table.ndim:
+        return table
+    fitted = table.detach().view(-1) if place.ndim < table.ndim else table.detach().expand(place.shape).clone()
+    return nn.Parameter(fitted, table.requires_grad) if isinstance(table, nn.Parameter) else fitted

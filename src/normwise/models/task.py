@@ -70,9 +70,9 @@ class Task:
         return found.to(device_of(model)) if isinstance(found, Tensor) else None
 
     def losses(self, model: nn.Module, output: Any, batch: Any) -> Tensor | None:
-        """Return the loss of each sample, `(n,)`, or None where nothing is known of labels."""
+        """Return the loss of each sample, `(n,)`, differentiable, or None where nothing is known of labels."""
         if self.loss is not None:
-            return self.loss(output, to_device(batch, device_of(model))).detach()
+            return self.loss(output, to_device(batch, device_of(model)))
         labels = self.labels(model, batch)
         return None if labels is None else default_loss(prediction(output), labels)
 
@@ -158,7 +158,7 @@ def classes_last(scores: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor]
 
 def default_loss(scores: Tensor, labels: Tensor) -> Tensor | None:
     """Return cross-entropy (integer labels, unknown ones left out) or squared error by sample; None if shapes misfit."""
-    scores = scores.detach().float()
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if labels.is_floating_point():
         if labels.numel() != scores.numel():
             return None

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from normwise.errors import ModelError
+from normwise.layers import GraphInstanceNorm
 from normwise.layers.base import RunningNorm
 
 # Names under which ports of other frameworks keep running mean and variance.
 _STATISTICS = (("running_mean", "running_var"), ("moving_mean", "moving_variance"), ("moving_mean", "moving_var"))
 _AFFINE = (("weight", "bias"), ("gamma", "beta"))
+_PER_SAMPLE = (nn.modules.instancenorm._InstanceNorm, GraphInstanceNorm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class NormLayer:
     @property
     def per_sample(self) -> bool:
         """Whether its batch statistics are each sample's own (instance normalization)."""
-        return isinstance(self.module, nn.modules.instancenorm._InstanceNorm)
+        return isinstance(self.module, _PER_SAMPLE)
 
     @property
     def learns_statistics(self) -> bool:
@@ -107,7 +109,7 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
         untracked = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
             getattr(module, "track_running_stats", None) is False and hasattr(module, "num_features")
         )
-        if statistics is None and (not untracked or isinstance(module, nn.modules.instancenorm._InstanceNorm)):
+        if statistics is None and (not untracked or isinstance(module, _PER_SAMPLE)):
             continue
         if statistics is not None and is_lazy(getattr(module, statistics[0])):
             raise ModelError(

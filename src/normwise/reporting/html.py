@@ -15,9 +15,7 @@ _CELL, _COLUMNS = 24, 6  # characters of a value and number of columns that fit 
 
 def render(document: dict[str, Any]) -> str:
     """Return a report document as an HTML page."""
-    environment = Environment(
-        loader=PackageLoader("normwise.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment()
     environment.filters["number"] = _number
     environment.filters["capital"] = capital
     environment.filters["table"] = _table
@@ -31,6 +29,13 @@ def render(document: dict[str, Any]) -> str:
         depth={name: Markup(depth_map(document["layers"], width=width)) for name, width in sizes.items()},
         amount=lambda value: amount(document, value),
         gain=lambda row: gain(document, row),
+    )
+
+
+def page_environment() -> Environment:
+    """Return where the pages' templates are: what is put into them stays text."""
+    return Environment(
+        loader=PackageLoader("normwise.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from normwise.errors import MissingExtraError
+from normwise.errors import MissingDataError, MissingExtraError
 
 
 def digits(*, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -18,3 +22,15 @@ def digits(*, seed: int = 0) -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     x = torch.as_tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
     return x[order], torch.as_tensor(labels, dtype=torch.long)[order]
+
+
+def packaged(file: str, *, package: str, purpose: str) -> Path:
+    """Return where a file that comes inside a package lies, without importing the package.
+
+    `file` is the path below a folder of packages (`graphdatascience/resources/cora/nodes.parquet.gzip`), looked for in
+    the folder `NORMWISE_DATA` names and on the import path. Raises `MissingDataError`, which names `package`.
+    """
+    for folder in (os.environ.get("NORMWISE_DATA"), *sys.path):
+        if folder and (path := Path(folder) / file).is_file():
+            return path
+    raise MissingDataError(package, purpose)

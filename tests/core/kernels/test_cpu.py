@@ -85,7 +85,11 @@ def test_gradients_and_residuals_in_another_memory_format():
     x, dy = draw((6, 4, 30), channels_last=True), draw((6, 4, 30), channels_last=False)
     tables = torch.randn(3, 1, 4, dtype=torch.float64)
     for one, other in ((x, dy), (dy, x)):
-        near(cpu.apply_backward(one, other, *tables, Cells()), reference.apply_backward(one, other, *tables, Cells()), 1e-12)
+        near(
+            cpu.apply_backward(one, other, *tables, Cells()),
+            reference.apply_backward(one, other, *tables, Cells()),
+            1e-12,
+        )
         near(cpu.apply(one, *tables[:2], Cells(), other), reference.apply(one, *tables[:2], Cells(), other), 1e-12)
 
 

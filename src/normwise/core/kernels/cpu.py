@@ -33,6 +33,13 @@ _SHARED = 1 << 20  # values from which on threads share the work
 _LEAST = 16  # channels, columns or samples that a thread should have
 _FEW = 16  # positions that become columns of their own: too few for a loop
 _NONE: Array = np.zeros(0, np.int64)
+_NO_MASK: Array = np.zeros((1, 0), np.bool_)
+_SUMS = {
+    "planes": (loops.reduce_planes, loops.reduce_backward_planes),
+    "masked": (loops.reduce_masked, loops.reduce_backward_masked),
+    "rows": (loops.reduce_rows, loops.reduce_backward_rows),
+    "scattered": (loops.reduce_scattered, loops.reduce_backward_scattered),
+}
 
 
 def supports(x: Tensor) -> bool:
@@ -44,8 +51,7 @@ def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
     """Measure the moments of every cell; tables `(g, c)`, counts `(g, 1)`."""
     walk = _walk(x, cells)
     values, mean, m2 = walk.view(x), walk.table(), walk.table()
-    loop = loops.reduce_planes if walk.planes else loops.reduce_rows
-    _share(loop, walk.width, values.size, values, *walk.by_group, mean, m2)
+    _share(_SUMS[walk.kind][0], walk.width, values.size, values, *walk.by_group, mean, m2)
     return walk.moments(mean, m2)
 
 
@@ -79,9 +85,8 @@ def reduce_backward(
     values, slopes = walk.view(x), walk.view(dy)
     exact = walk.spread(mean)
     middle, total, product = exact.astype(values.dtype), walk.table(), walk.table()
-    loop = loops.reduce_backward_planes if walk.planes else loops.reduce_backward_rows
     gates = walk.gate(gate, values.dtype)
-    _share(loop, walk.width, values.size, slopes, values, *walk.by_group, middle, *gates, total, product)
+    _share(_SUMS[walk.kind][1], walk.width, values.size, slopes, values, *walk.by_group, middle, *gates, total, product)
     product += (middle - exact) * total  # the loop subtracted the mean in the dtype of the values
     return walk.collect(total), walk.collect(product)
 
@@ -117,7 +122,8 @@ class _Layout(Enum):
 class _Walk:
     """How one shape of tensor is walked for its cells.
 
-    by_group and in_place are what the loops need of the cells, where they sum by group and where they go through memory.
+    kind: which loops sum. by_group and in_place are what loops need of the cells, where they sum by group and where they
+    go through memory.
     """
 
     layout: _Layout
@@ -125,6 +131,7 @@ class _Walk:
     shape: tuple[int, int, int]
     groups: int
     count: Tensor
+    kind: str
     by_group: tuple[Array, ...]
     in_place: tuple[Array, ...]
 
@@ -175,7 +182,7 @@ class _Walk:
 
     def collect(self, sums: Array) -> Tensor:
         """Return the loops' sums as a table `(g, c)`."""
-        table = torch.from_numpy(sums)
+        table = _tensor(sums)
         if self.layout is not _Layout.WIDE:
             return table
         table = table.view(self.groups, self.shape[1], self.shape[2])
@@ -185,7 +192,7 @@ class _Walk:
         """Return the loops' tables as moments of the cells."""
         if self.layout is not _Layout.WIDE or self.cells.steps:
             return Moments(self.count, self.collect(mean), self.collect(m2))
-        views = (torch.from_numpy(table).view(self.groups, *self.shape[1:]).transpose(1, 2) for table in (mean, m2))
+        views = (_tensor(table).view(self.groups, *self.shape[1:]).transpose(1, 2) for table in (mean, m2))
         return Moments(self.count.unsqueeze(1) / self.shape[2], *views).pool(1)
 
     def line(self, scale: Tensor, shift: Tensor, dtype: Any) -> tuple[Array, Array, Array]:
@@ -223,27 +230,31 @@ def _plan(layout: _Layout, x: Tensor, cells: Cells) -> _Walk:
     n, _, positions = x.shape
     steps_in_rows = cells.steps and layout is _Layout.LAST
     groups = cells.count if steps_in_rows or not cells.steps else 1
-    index, runs, each = cells.sample, (), positions
+    index, each = cells.sample, positions
     if layout is _Layout.LAST:
         index, each = _index_of_rows(n, positions, cells), 1
-    elif layout is _Layout.PLANES:
-        runs = _runs(n, positions, cells.mask)
     groups_of = _NONE if index is None else index.numpy()
     order, start = _NONE, np.zeros(groups + 1, np.int64)
     if index is None:
         start[1:] = n * (positions if layout is _Layout.LAST else 1)
     else:
         order = np.empty(len(groups_of), np.int64)
-        loops.order_by_group(groups_of, order, start)
-    count = torch.from_numpy(np.diff(start).astype(np.float64)) * each
-    if layout is _Layout.PLANES and cells.mask is not None:
+        order = _NONE if loops.order_by_group(groups_of, order, start) else order
+    count = _tensor(np.diff(start).astype(np.float64)) * each
+    if layout is not _Layout.PLANES:
+        kind, by_group = ("scattered", (start, groups_of)) if len(order) else ("rows", (start,))
+        in_place = (groups_of,)
+    elif cells.mask is None:
+        kind, by_group, in_place = "planes", (order, start), (groups_of, _NO_MASK, np.full(n, positions))
+    else:
+        mask, end = cells.mask.contiguous().numpy(), np.empty(n, np.int64)
+        loops.find_ends(mask, end)
+        kind, by_group, in_place = "masked", (order, start, mask, end), (groups_of, mask, end)
         valid = cells.mask.sum(1, dtype=torch.float64)
         count = valid.sum().view(1) if index is None else valid.new_zeros(groups).index_add(0, index, valid)
     if cells.steps and not steps_in_rows:
         count = count.new_full((cells.count,), n)
-    return _Walk(
-        layout, cells, (n, x.shape[1], positions), groups, count.unsqueeze(1), (order, start, *runs), (groups_of, *runs)
-    )
+    return _Walk(layout, cells, (n, x.shape[1], positions), groups, count.unsqueeze(1), kind, by_group, in_place)
 
 
 def _index_of_rows(n: int, positions: int, cells: Cells) -> Tensor | None:
@@ -259,14 +270,8 @@ def _index_of_rows(n: int, positions: int, cells: Cells) -> Tensor | None:
     return index if cells.mask is None else torch.where(cells.mask.flatten(), index, -1)
 
 
-def _runs(n: int, positions: int, mask: Tensor | None) -> tuple[Array, Array, Array]:
-    """Return the valid runs of each sample: the number of the first one, and where each begins and ends."""
-    if mask is None:
-        return np.arange(n + 1), np.zeros(n, np.int64), np.full(n, positions)
-    first = np.zeros(n + 1, np.int64)
-    begin, end = (np.empty(n * (positions + 1) // 2 + n, np.int64) for _ in range(2))
-    loops.find_runs(mask.contiguous().numpy(), first, begin, end)
-    return first, begin[: first[-1]].copy(), end[: first[-1]].copy()
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _share(loop: Callable[..., None], extent: int, size: int, *arguments: Any) -> None:

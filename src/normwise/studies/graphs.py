@@ -1,0 +1,93 @@
+"""Real graphs: the citations of Cora, and the digits each joined to its nearest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from normwise.errors import MissingExtraError
+from normwise.studies.data import digits, packaged
+
+_NEAREST = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Features `(nodes, c)`, labels `(nodes,)` and undirected edges `(2, edges)`, each in both directions."""
+
+    name: str
+    features: Tensor
+    labels: Tensor
+    edges: Tensor
+
+    @cached_property
+    def adjacency(self) -> Tensor:
+        """Sparse `D^-1/2 (A + I) D^-1/2`. Reference: Kipf and Welling 2017, eq. 2."""
+        nodes = len(self.labels)
+        loops = torch.arange(nodes).repeat(2, 1)
+        edges = torch.cat([self.edges, loops], 1).unique(dim=1)
+        weight = torch.bincount(edges[0], minlength=nodes).float().rsqrt()
+        return torch.sparse_coo_tensor(edges, weight[edges[0]] * weight[edges[1]], (nodes, nodes)).coalesce()
+
+    @cached_property
+    def neighbours(self) -> list[list[int]]:
+        """The neighbours of each node."""
+        found: list[list[int]] = [[] for _ in range(len(self.labels))]
+        for one, other in self.edges.t().tolist():
+            found[one].append(other)
+        return found
+
+    def ball(self, centre: int, size: int) -> list[int]:
+        """Return the `size` nodes nearest to one, breadth first; from another component where one is too small."""
+        inside, queue, start = [centre], [centre], centre
+        known = {centre}
+        while len(inside) < size:
+            if not queue:
+                start = (start + 1) % len(self.labels)
+                if start not in known:
+                    known.add(start)
+                    inside.append(start)
+                    queue.append(start)
+                continue
+            for node in self.neighbours[queue.pop(0)]:
+                if node not in known and len(inside) < size:
+                    known.add(node)
+                    inside.append(node)
+                    queue.append(node)
+        return inside
+
+
+def propagate(graph: Graph, x: Tensor) -> Tensor:
+    """Return the weighted mean over each node and its neighbours, `(nodes, c)`."""
+    return torch.sparse.mm(graph.adjacency, x)
+
+
+def cora() -> Graph:
+    """Return the citations of 2708 papers with bags of 1433 words, in 7 subjects; from the package graphdatascience."""
+    try:
+        from pyarrow.parquet import read_table
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "studies", "the Cora data set") from error
+    package, purpose = "graphdatascience==2.2", "the Cora data set"
+    folder = "graphdatascience/resources/cora"
+    nodes = read_table(packaged(f"{folder}/cora_nodes.parquet.gzip", package=package, purpose=purpose)).to_pydict()
+    links = read_table(packaged(f"{folder}/cora_rels.parquet.gzip", package=package, purpose=purpose)).to_pydict()
+    place = {node: i for i, node in enumerate(nodes["nodeId"])}
+    one, other = ([place[node] for node in links[name]] for name in ("sourceNodeId", "targetNodeId"))
+    edges = torch.tensor([one + other, other + one]).unique(dim=1)
+    words = torch.tensor(nodes["features"], dtype=torch.float32)
+    words = words / words.sum(1, keepdim=True).clamp_min(1)
+    return Graph("Cora", words, torch.tensor(nodes["subject"]), edges)
+
+
+def neighbours_of_digits() -> Graph:
+    """Return scikit-learn's digits, each joined to the 8 whose pixels are nearest."""
+    images, labels = digits()
+    pixels = images.flatten(1)
+    nearest = torch.cdist(pixels, pixels).fill_diagonal_(torch.inf).topk(_NEAREST, largest=False).indices
+    one = torch.arange(len(pixels)).repeat_interleave(_NEAREST)
+    edges = torch.stack([torch.cat([one, nearest.flatten()]), torch.cat([nearest.flatten(), one])]).unique(dim=1)
+    return Graph("digits", pixels - pixels.mean(0), labels, edges)

@@ -1,0 +1,308 @@
+"""A study: what the source claims, what theory predicts, what is measured, and the verdict that follows.
+
+A study is a file of this package that ends in `STUDY = Study(...)` and has three parts: `predict` (closed forms of
+`normwise.theory` only), `measure` (no theory) and `figures`. Nothing has to be registered anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from normwise.errors import NormwiseError, one_of
+from normwise.reporting.slider import Slider
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZES = ("tiny", "quick", "full")  # seconds, to try things; CI, 20 to 40 s a study; the page, minutes
+ERRORS = 3.0  # standard errors within which a prediction agrees
+RESOLUTION = 5.0  # the error, and the finite-size term, fit this often between two theories that are told apart
+Progress = Callable[[float], None]  # told the share of a study that is done, 0 to 1
+Item = TypeVar("Item")
+
+
+class Heading(Enum):
+    """The source's headings in its order, which is the book's: (part, heading)."""
+
+    RESIDUAL = (
+        "Core Architectural Applications in Deep Learning",
+        "Stabilizing Very Deep Networks: The Case of Residual Networks",
+    )
+    CONVOLUTIONAL = (
+        "Core Architectural Applications in Deep Learning",
+        "Application in Convolutional Neural Networks (CNNs)",
+    )
+    SEQUENCES = (
+        "Adapting Batch Normalization for Sequential and Structured Data",
+        "Challenges in Sequence Models: RNNs and Transformers",
+    )
+    GRAPHS = (
+        "Adapting Batch Normalization for Sequential and Structured Data",
+        "Challenges in Graph-Structured Data: GNNs",
+    )
+    ADVERSARIAL = (
+        "Batch Normalization in Advanced Training Paradigms",
+        "Generative Adversarial Networks (GANs)",
+    )
+    TRANSFER = ("Batch Normalization in Advanced Training Paradigms", "Transfer Learning and Domain Adaptation")
+    CONTRASTIVE = ("Batch Normalization in Advanced Training Paradigms", "Self-Supervised and Contrastive Learning")
+    AUGMENTATION = ("Batch Normalization in Advanced Training Paradigms", "Interaction with Data Augmentation")
+    PARALLEL = ("Large-Scale and Distributed Systems", "Data-Parallel Training and Synchronized BN (SyncBN)")
+    FEDERATED = ("Large-Scale and Distributed Systems", "Federated Learning (FL)")
+    BIOLOGY = (
+        "Interdisciplinary Connections and Societal Impact",
+        "Computational Biology: Mitigating Batch Effects",
+    )
+    PRIVACY = (
+        "Interdisciplinary Connections and Societal Impact",
+        "Privacy and Security: Differentially Private Batch Normalization",
+    )
+
+
+class Verdict(StrEnum):
+    """What a measurement says about the source's claim."""
+
+    HOLDS = "holds"
+    IDEALISED = "holds only under idealisation"
+    FAILS = "does not hold"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value and its standard error."""
+
+    value: float
+    error: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a number."""
+        if not (math.isfinite(self.value) and math.isfinite(self.error)):
+            raise NormwiseError(
+                f"value and error must be finite, got {self.value} +- {self.error}; mend the measurement"
+            )
+
+    @staticmethod
+    def of(samples: Any) -> Estimate:
+        """Return the mean of independent replicates `(r,)`, r >= 3, with its standard error."""
+        values = _replicates(samples)
+        return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+
+    @staticmethod
+    def jackknife(statistic: Callable[[np.ndarray], float], samples: Any) -> Estimate:
+        """Return a statistic of all replicates `(r, ...)` with its jackknife error, replicates left out one by one."""
+        values = _replicates(samples)
+        each = np.array([statistic(np.delete(values, i, axis=0)) for i in range(len(values))])
+        error = math.sqrt((len(values) - 1) / len(values) * float(((each - each.mean()) ** 2).sum()))
+        return Estimate(float(statistic(values)), error)
+
+
+def _replicates(samples: Any) -> np.ndarray:
+    values = np.asarray(samples, dtype=float)
+    if values.ndim == 0 or len(values) < 3:
+        raise NormwiseError(f"samples must hold at least 3 replicates, got shape {values.shape}; measure more")
+    return values
+
+
+def series(x: Sequence[float] | np.ndarray, samples: Any) -> dict[str, list[float]]:
+    """Return what a figure draws: `x`, the mean `y` and standard error of replicates `(r, len(x))`."""
+    means = [Estimate.of(column) for column in np.asarray(samples, dtype=float).T]
+    return {
+        "x": np.asarray(x, dtype=float).tolist(),
+        "y": [one.value for one in means],
+        "error": [one.error for one in means],
+    }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What theory says about one quantity, before it is measured.
+
+    Arguments:
+        theory: the sharpest closed form we have
+        claim: the source's own value; None where it gives none, and the theory is what is judged
+        rival: the value of the theory that must be told apart from ours; the claim if that differs
+        finite_size: how far theory may be off at this width, batch or number of samples, in the quantity's unit
+        reason: where the finite-size term comes from; required with one
+        claim_finite_size: the same for the claim under its own assumptions; `finite_size` where None
+
+    """
+
+    theory: float
+    claim: float | None = None
+    rival: float | None = None
+    finite_size: float = 0.0
+    reason: str = ""
+    claim_finite_size: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a prediction that nothing could contradict, and an unexplained allowance."""
+        if self.other == self.theory:
+            raise NormwiseError(
+                f"rival must differ from theory, got {self.theory} for both; name another theory's value"
+            )
+        if self.finite_size < 0 or bool(self.finite_size) != bool(self.reason):
+            raise NormwiseError(
+                f"finite_size must be 0, or positive with a reason, got {self.finite_size} and {self.reason!r}"
+            )
+
+    @property
+    def other(self) -> float:
+        """The value our theory must be told apart from; the theory itself where nobody gave one."""
+        return next((value for value in (self.rival, self.claim) if value is not None), self.theory)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` returns: plain numbers, lists and dicts, so that a result read from a file is the same.
+
+    Arguments:
+        estimates: by quantity, the same ones that `predict` names
+        given: what theory takes as given: widths, batch sizes, correlations measured in data
+        series: what the figures draw
+        idealised: by quantity, the same quantity under the claim's own assumptions, where that can be arranged
+
+    """
+
+    estimates: Mapping[str, Estimate]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    series: Mapping[str, Any] = field(default_factory=dict)
+    idealised: Mapping[str, Estimate] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> Measurement:
+        """Build from plain data."""
+        estimates, idealised = (
+            {name: Estimate(**one) for name, one in document[part].items()} for part in ("estimates", "idealised")
+        )
+        return Measurement(estimates, document["given"], document["series"], idealised)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity: predicted, measured, judged."""
+
+    quantity: str
+    prediction: Prediction
+    measured: Estimate
+    idealised: Estimate | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether theory agrees: within 3 standard errors and the stated finite-size term."""
+        return _agree(self.prediction.theory, self.measured, self.prediction.finite_size)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether error and finite-size term are both at most a fifth of the gap to the rival theory."""
+        gap = abs(self.prediction.theory - self.prediction.other)
+        return RESOLUTION * max(self.measured.error, self.prediction.finite_size) <= gap
+
+    @property
+    def sound(self) -> bool:
+        """Whether theory agrees where it could have failed."""
+        return self.agrees and self.resolved
+
+    @property
+    def verdict(self) -> Verdict:
+        """What becomes of the source's claim: an idealisation must have been measured to save it."""
+        prediction, allowed = self.prediction, self.prediction.finite_size
+        claim = prediction.theory if prediction.claim is None else prediction.claim
+        if _agree(claim, self.measured, allowed):
+            return Verdict.HOLDS
+        allowed = allowed if prediction.claim_finite_size is None else prediction.claim_finite_size
+        if self.idealised is not None and _agree(claim, self.idealised, allowed):
+            return Verdict.IDEALISED
+        return Verdict.FAILS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, judged."""
+        judged = {"agrees": self.agrees, "resolved": self.resolved, "verdict": str(self.verdict)}
+        return {**asdict(self), **judged}
+
+
+def _agree(predicted: float, measured: Estimate, allowed: float) -> bool:
+    return abs(measured.value - predicted) <= ERRORS * measured.error + allowed
+
+
+def compare(predictions: Mapping[str, Prediction], measurement: Measurement) -> list[Comparison]:
+    """Hold predictions against measurements; raise where the two do not name the same quantities."""
+    different = predictions.keys() ^ measurement.estimates.keys() | measurement.idealised.keys() - predictions.keys()
+    if different:
+        raise NormwiseError(f"predict and measure must name the same quantities, only one has {sorted(different)}")
+    return [
+        Comparison(name, prediction, measurement.estimates[name], measurement.idealised.get(name))
+        for name, prediction in predictions.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One of the source's claims, and what holds it against measurement.
+
+    Arguments:
+        name: what `normwise study run` calls it
+        heading: the source's heading it belongs to
+        title: of its section in the book
+        claim: what the source says, quoted or paraphrased
+        theory: the sharper theory in words, with its formula
+        advice: what a practitioner should do, in one sentence
+        predict: from what `measure` calls `given`, the prediction of every quantity; closed forms of `theory` only
+        measure: from a seed, a size and a place to report progress, the measurement; raises `MissingExtraError` or
+            `MissingDataError` where it lacks optional data
+        figures: from the measurement, pictures by name; drawn with `reporting.style`
+        sliders: from the measurement, closed forms whose parameter is moved in the page
+        order: of studies under the same heading
+        version: raise it when `measure` changes, so that finished results are measured again
+
+    """
+
+    name: str
+    heading: Heading
+    title: str
+    claim: str
+    theory: str
+    advice: str
+    predict: Callable[[Mapping[str, Any]], dict[str, Prediction]]
+    measure: Callable[[int, str, Progress], Measurement]
+    figures: Callable[[Measurement], dict[str, Figure]]
+    sliders: Callable[[Measurement], Sequence[Slider]] = lambda _: ()
+    order: int = 0
+    version: int = 1
+
+
+def all_studies() -> list[Study]:
+    """Return every study of the package, in the book's order."""
+    package = importlib.import_module(__package__ or "normwise.studies")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    modules = (importlib.import_module(f"{package.__name__}.{name}") for name in names)
+    found = [study for module in modules if isinstance(study := getattr(module, "STUDY", None), Study)]
+    headings = list(Heading)
+    return sorted(found, key=lambda study: (headings.index(study.heading), study.order, study.name))
+
+
+def find_study(name: str) -> Study:
+    """Return the study of a name; raise `UsageError` that names all where there is none."""
+    studies = {study.name: study for study in all_studies()}
+    if name not in studies:
+        raise one_of("study", name, tuple(studies))
+    return studies[name]
+
+
+def tracked(items: Sequence[Item], progress: Progress) -> Iterator[Item]:
+    """Iterate, and report the share that is done."""
+    for number, item in enumerate(items):
+        progress(number / len(items))
+        yield item
+    progress(1.0)

@@ -1,0 +1,129 @@
+r"""Batch normalization in adversarial training: the discriminator's coupling and the conditional generator.
+
+A batch holds a share pi of real samples and 1 - pi of fakes. Pooled statistics are those of their mixture, so
+swapping the fakes moves every real sample's features. With separate batches (pi = 1 for the reals), layer norm or
+spectral norm a real sample's logit does not depend on the fakes at all: the shift is exactly 0.
+
+References: Miyato et al. 2018, "Spectral normalization for generative adversarial networks"; Dumoulin et al. 2017, "A
+learned representation for artistic style" and de Vries et al. 2017, "Modulating early visual processing by language"
+(conditional BN); Perez et al. 2018, "FiLM".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from normwise.theory.mixture import MeanVariance, mixture
+from normwise.theory.number import Array, Number
+
+
+def joint_moments(real: MeanVariance, fake: MeanVariance, share: float = 0.5) -> MeanVariance:
+    r"""Return the statistics of a joint batch with `share` pi of reals.
+
+    :math:`\mu = \pi\mu_r + (1-\pi)\mu_f`, :math:`\sigma^2 = \pi v_r + (1-\pi) v_f + \pi(1-\pi)(\mu_r-\mu_f)^2`.
+    """
+    means = np.array(np.broadcast_arrays(real.mean, fake.mean))
+    variances = np.array(np.broadcast_arrays(real.variance, fake.variance))
+    return mixture(np.array([share, 1 - share]), MeanVariance(means, variances))
+
+
+def logit_shift(
+    x: Array,
+    weight: Array,
+    real: MeanVariance,
+    fake: MeanVariance,
+    other_fake: MeanVariance,
+    *,
+    share: float = 0.5,
+    eps: float = 0.0,
+) -> Number:
+    r"""Return by how much real logits move when the fakes of their batch are replaced by others.
+
+    The discriminator is linear in batch-normalised features: logit :math:`= \sum_c w_c (x_c - \mu_c)/\sigma_c + b`
+    with BN's scale in w. Only mu and sigma change, to those of the joint batch with the other fakes (primed):
+
+    .. math:: \Delta = \sum_c w_c \left( \frac{x_c - \mu'_c}{\sigma'_c} - \frac{x_c - \mu_c}{\sigma_c} \right)
+
+    Shape: x `(*, c)`, weight and all moments `(c,)`; returns `(*,)`. Exact, given the sample (population) moments of
+    the real and fake halves. Swapping for fakes of the same moments shifts nothing; `share` 1 (separate batches)
+    neither. Idealised: one layer; in a deep discriminator every BN adds its own shift.
+    """
+    logits: list[Array] = []
+    for fakes in (fake, other_fake):
+        joint = joint_moments(real, fakes, share)
+        logits.append((weight * (x - joint.mean) / (joint.variance + eps) ** 0.5).sum(-1))
+    return logits[1] - logits[0]
+
+
+def fresh_fakes_variance(
+    x: Number, real: MeanVariance, fake: MeanVariance, count: Number, *, share: float = 0.5
+) -> Number:
+    r"""Return the variance of one normalised feature's shift when the fakes are drawn again from the SAME distribution.
+
+    1. To first order in the change, one fake f adds :math:`(1-\pi)/m_f` times
+       :math:`-(\hat f + \hat x \hat f^2 / 2)` to :math:`\hat x`, hats meaning standardised by the joint moments: the
+       mean's part and the variance's.
+    2. For Gaussian :math:`\hat f \sim N(a, b)` this has variance :math:`b (1 + a \hat x)^2 + \hat x^2 b^2 / 2`.
+    3. Old and new fakes are independent, and :math:`m_f = (1-\pi) m`: the factor is :math:`2 (1-\pi)/m`.
+
+    With fakes like the reals: :math:`\frac{2(1-\pi)}{m} (1 + \hat x^2/2)`. Coupling through sampling noise alone, which
+    no training of the generator removes; it falls with the batch of `count` m values, reals included.
+    Idealised: Gaussian fakes, first order in 1/m, real half fixed. A linear logit over independent channels sums this
+    with weights w^2.
+    """
+    joint = joint_moments(real, fake, share)
+    deviation = joint.variance**0.5
+    x_hat, a, b = (x - joint.mean) / deviation, (fake.mean - joint.mean) / deviation, fake.variance / joint.variance
+    return 2 * (1 - share) / count * (b * (1 + a * x_hat) ** 2 + (x_hat * b) ** 2 / 2)
+
+
+def film_coefficients(
+    gamma: Number, beta: Number, statistics: MeanVariance, eps: Number = 0.0
+) -> tuple[Number, Number]:
+    r"""Return scale and shift of conditional BN as feature-wise linear modulation (FiLM) of its raw input.
+
+    :math:`\gamma_y \hat x + \beta_y = \frac{\gamma_y}{\sigma} x + \left(\beta_y - \frac{\gamma_y \mu}{\sigma}\right)`:
+    an identity. The statistics are shared by all classes, the modulation is not.
+    """
+    scale = gamma / (statistics.variance + eps) ** 0.5
+    return scale, beta - scale * statistics.mean
+
+
+def conditional_output(
+    gamma: Array, beta: Array, classes: MeanVariance, shares: Array, eps: float = 0.0
+) -> MeanVariance:
+    r"""Return mean and variance of every class's features after conditional BN; all arrays class-first, `(k, *)`.
+
+    Shared statistics are those of the mixture of classes, so class y leaves with mean
+    :math:`\gamma_y (\mu_y - \mu)/\sigma + \beta_y` and variance :math:`\gamma_y^2 v_y/\sigma^2`: conditioning on top of
+    what already told the classes apart, and dependent on the batch's composition `shares`. (Statistics of each class
+    on its own would give :math:`\beta_y` and :math:`\gamma_y^2`.)
+    """
+    scale, shift = film_coefficients(gamma, beta, mixture(shares, classes), eps)
+    return MeanVariance(scale * classes.mean + shift, scale**2 * classes.variance)
+
+
+def conditional_parameters(channels: Number, classes: Number) -> Number:
+    """Return the parameters of one conditional BN: `2 C K`, a scale and a shift for each channel and class."""
+    return 2 * channels * classes
+
+
+def filter_parameters(in_channels: Number, out_channels: Number, kernel: Number, classes: Number = 1) -> Number:
+    """Return the weights of one convolution, `C_in C_out k^2`, for each of K classes with filters of its own.
+
+    >>> filter_parameters(256, 256, 3, classes=10), filter_parameters(256, 256, 3) + conditional_parameters(256, 10)
+    (5898240, 594944)
+    """
+    return in_channels * out_channels * kernel**2 * classes
+
+
+def equal_parameter_width(channels: Number, kernel: Number, classes: Number) -> Number:
+    r"""Return the width at which K separate convolutions cost what one shared one with conditional BN costs.
+
+    :math:`K k^2 c^2 = k^2 C^2 + 2 C K` gives :math:`c = C \sqrt{1/K + 2/(k^2 C)}`: about :math:`C/\sqrt{K}`. For
+    layers of as many channels in as out; biases not counted.
+
+    >>> print(round(equal_parameter_width(256, 3, 10), 1))
+    81.3
+    """
+    return channels * (1 / classes + 2 / (kernel**2 * channels)) ** 0.5

@@ -1,0 +1,10 @@
+"""What the formulas take and give: a float, or an array that broadcasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Number = float | Array

@@ -1,0 +1,104 @@
+r"""Sequences: statistics pooled over time, or one set for each step; and what reaches back from the future.
+
+n sequences of at most T steps; step t has n_t values (sequences still alive), mean :math:`\mu_t`, variance
+:math:`s_t^2`. Pooled statistics are those of the mixture of the steps with weights n_t.
+
+Idealised in the functions of drift: enough sequences that sample moments are the true ones; the error that is left,
+of order :math:`1/\sqrt{n_t}`, is `timewise_error`. The Jacobian is exact.
+
+References: Cooijmans et al. 2017, "Recurrent batch normalization" (statistics of each step); Ba et al. 2016, "Layer
+normalization".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from normwise.theory.mixture import MeanVariance, mixture
+from normwise.theory.number import Array, Number
+
+
+def alive(lengths: Array) -> Array:
+    """Return n_t, how many of the sequences have a step t, for every step up to the longest.
+
+    >>> print(alive(np.array([1, 3, 3])))
+    [3 2 2]
+    """
+    return np.count_nonzero(lengths[:, None] > np.arange(int(np.max(lengths))), axis=0)
+
+
+def pooled_output(steps: MeanVariance, counts: Array, eps: float = 0.0) -> MeanVariance:
+    r"""Return mean and variance, `(t,)` each, of the output at every step under pooled statistics.
+
+    Pooled mean :math:`\bar\mu = \sum n_t \mu_t / \sum n_t`; pooled variance = the mean of the s_t^2 plus that of
+    :math:`(\mu_t - \bar\mu)^2`, both weighted by n_t. Step t is left with the bias
+    :math:`(\mu_t - \bar\mu)/\sigma` and the variance :math:`s_t^2/\sigma^2`, where time-wise statistics leave 0 and 1.
+
+    >>> drift = MeanVariance(0.3 * np.arange(20), np.ones(20))
+    >>> print(pooled_output(drift, alive(np.arange(5, 21))).mean.round(2)[[0, -1]])  # lengths 5 to 20
+    [-1.13  2.13]
+    """
+    pooled = mixture(counts, steps)
+    scale = (pooled.variance + eps) ** 0.5
+    return MeanVariance((steps.mean - pooled.mean) / scale, steps.variance / scale**2)
+
+
+def linear_drift_bias(step: Number, steps: Number, drift: Number, variance: Number = 1.0) -> Number:
+    r"""Return the pooled bias at one step of equal-length sequences whose mean moves by `drift` a step.
+
+    1. The mean of 0, ..., T-1 is (T-1)/2 and their population variance (T^2-1)/12.
+    2. `pooled_output` becomes :math:`\delta (t - (T-1)/2) / \sqrt{s^2 + \delta^2 (T^2-1)/12}`.
+
+    For strong drift the last step tends to :math:`\sqrt{3 (T-1)/(T+1)}`: below 1.73 standard deviations always.
+
+    >>> print(round(linear_drift_bias(0, 20, 0.3), 2))
+    -1.43
+    """
+    return drift * (step - (steps - 1) / 2) / (variance + drift**2 * (steps**2 - 1) / 12) ** 0.5
+
+
+def timewise_error(counts: Number) -> Number:
+    r"""Return the standard error of a step's own mean, in that step's standard deviations: :math:`1/\sqrt{n_t}`.
+
+    It is the price of time-wise statistics: no bias, but late steps of uneven sequences have few values.
+    """
+    return counts**-0.5
+
+
+def jacobian(x: Array, groups: Array, eps: float = 0.0) -> Array:
+    r"""Return :math:`\partial y_i / \partial x_j`, `(n, n)`, of values normalised by their group's own statistics.
+
+    1. With N values in the group, :math:`\partial\mu/\partial x_j = 1/N` and
+       :math:`\partial\sigma^2/\partial x_j = 2 (x_j - \mu)/N`, where :math:`\sigma^2` includes eps.
+    2. :math:`\frac{\partial y_i}{\partial x_j} = \frac1\sigma \left(\delta_{ij} - \frac{1 + y_i y_j}{N}\right)` within
+       a group, and exactly 0 between groups.
+
+    `groups` says which values share statistics, and so settles causality: all values of a channel (pooled BN: every
+    step reaches every other, in both directions of time and across sequences), those of one step (time-wise: no step
+    reaches another), those of one token (layer norm: neither steps nor sequences do). In evaluation BN has no groups
+    at all. Exact, for any values.
+
+    >>> x, token = np.array([1.0, 2.0, 5.0, 3.0]), np.array([0, 0, 1, 1])
+    >>> print(jacobian(x, token)[0, 2], abs(jacobian(x, 0 * token)[0, 2]) > 0)
+    0.0 True
+    """
+    same = groups[:, None] == groups
+    size = same.sum(1)
+    centred = x - (same @ x) / size
+    scale = ((same @ centred**2) / size + eps) ** 0.5
+    y = centred / scale
+    return (np.eye(len(x)) - same * (1 + np.outer(y, y)) / size) / scale[:, None]
+
+
+def rms_influence(count: Number, fourth_moment: Number = 3.0, scale: Number = 1.0) -> Number:
+    r"""Return the root mean square of :math:`\partial y_i/\partial x_j` over all pairs i, j apart in a group of N.
+
+    1. By `jacobian` it is that of :math:`(1 + y_i y_j)/(N \sigma)`.
+    2. Over all N^2 pairs :math:`\sum (1 + y_i y_j)^2 = 2 N^2`, as sum y = 0 and sum y^2 = N; the N pairs i = j hold
+       :math:`\sum (1 + y_i^2)^2 = N (3 + k)`, k the mean of y^4.
+    3. Hence :math:`\frac{1}{N\sigma} \sqrt{\frac{2N - 3 - k}{N - 1}}`, about :math:`\sqrt2 / (N \sigma)`: with
+       N = n T values, one future input moves one output by order 1/(n T), at any distance in time.
+
+    Exact for every batch (eps aside), with the batch's own k and population standard deviation `scale`.
+    """
+    return ((2 * count - 3 - fourth_moment) / (count - 1)) ** 0.5 / (count * scale)

@@ -1,0 +1,195 @@
+"""Estimates, predictions and verdicts; how studies are found."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+
+import numpy as np
+import pytest
+from studies.coins import coin
+
+from normwise.errors import NormwiseError, UsageError
+from normwise.studies.study import (
+    Comparison,
+    Estimate,
+    Heading,
+    Measurement,
+    Prediction,
+    Verdict,
+    all_studies,
+    compare,
+    find_study,
+    series,
+    tracked,
+)
+
+
+def compared(measured: float, error: float, *, idealised: float | None = None, **prediction: float) -> Comparison:
+    reason = {"reason": "width"} if prediction.get("finite_size") else {}
+    ideal = None if idealised is None else Estimate(idealised, error)
+    return Comparison("q", Prediction(**prediction, **reason), Estimate(measured, error), ideal)
+
+
+def test_an_estimate_is_the_mean_and_its_standard_error():
+    estimate = Estimate.of([1.0, 2.0, 3.0, 6.0])
+    assert estimate.value == 3.0
+    assert estimate.error == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 3) / 2)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    samples = np.random.default_rng(0).normal(size=30)
+    jackknifed, plain = Estimate.jackknife(lambda values: float(values.mean()), samples), Estimate.of(samples)
+    assert jackknifed.value == pytest.approx(plain.value)
+    assert jackknifed.error == pytest.approx(plain.error)
+
+
+def test_the_jackknife_error_of_a_ratio_is_its_spread():
+    random = np.random.default_rng(0)
+    draws = random.normal([2, 4], 1, (200, 40, 2))
+    estimates = [Estimate.jackknife(lambda v: float(v[:, 0].mean() / v[:, 1].mean()), draw) for draw in draws]
+    spread = np.std([one.value for one in estimates])
+    assert np.mean([one.error for one in estimates]) == pytest.approx(spread, rel=0.15)
+
+
+@pytest.mark.parametrize("samples", [[], [1.0], [1.0, 2.0], 3.0])
+def test_too_few_replicates_are_refused(samples):
+    with pytest.raises(NormwiseError, match="at least 3 replicates"):
+        Estimate.of(samples)
+
+
+@pytest.mark.parametrize("values", [(math.nan, 0.1), (1.0, math.inf)])
+def test_what_is_not_finite_is_no_measurement(values):
+    with pytest.raises(NormwiseError, match="finite"):
+        Estimate(*values)
+
+
+def test_a_series_has_an_error_at_every_point():
+    drawn = series([1, 2], [[1.0, 4.0], [2.0, 4.0], [3.0, 4.0]])
+    assert drawn == {"x": [1, 2], "y": [2.0, 4.0], "error": [pytest.approx(1 / math.sqrt(3)), 0.0]}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"theory": 1.0},
+        {"theory": 1.0, "claim": 1.0},
+        {"theory": 1.0, "claim": 2.0, "rival": 1.0},
+        {"theory": 1.0, "claim": 2.0, "finite_size": 0.1},
+        {"theory": 1.0, "claim": 2.0, "finite_size": -0.1, "reason": "width"},
+        {"theory": 1.0, "claim": 2.0, "reason": "width"},
+    ],
+)
+def test_a_prediction_that_nothing_could_contradict_is_refused(values):
+    with pytest.raises(NormwiseError):
+        Prediction(**values)
+
+
+@pytest.mark.parametrize(
+    ("measured", "finite_size", "agrees"),
+    [(1.29, 0.0, True), (1.31, 0.0, False), (0.69, 0.0, False), (1.49, 0.2, True), (1.51, 0.2, False)],
+)
+def test_theory_agrees_within_three_errors_and_the_finite_size_term(measured, finite_size, agrees):
+    assert compared(measured, 0.1, theory=1.0, claim=9.0, finite_size=finite_size).agrees is agrees
+
+
+@pytest.mark.parametrize(
+    ("error", "finite_size", "rival", "resolved"),
+    [
+        (0.2, 0.0, None, True),
+        (0.21, 0.0, None, False),
+        (0.1, 0.2, None, True),
+        (0.1, 0.21, None, False),
+        (0.2, 0.0, 1.5, False),
+    ],
+)
+def test_the_rival_lies_five_errors_away(error, finite_size, rival, resolved):
+    one = compared(1.0, error, theory=1.0, claim=2.0, rival=rival, finite_size=finite_size)
+    assert one.resolved is resolved
+    assert one.sound is resolved
+
+
+@pytest.mark.parametrize(
+    ("measured", "idealised", "verdict"),
+    [
+        (2.0, None, Verdict.HOLDS),
+        (1.0, 2.0, Verdict.IDEALISED),
+        (5.0, 2.0, Verdict.IDEALISED),
+        (1.0, 1.0, Verdict.FAILS),
+        (1.0, None, Verdict.FAILS),
+    ],
+)
+def test_the_verdict_on_a_claim(measured, idealised, verdict):
+    assert compared(measured, 0.01, theory=1.0, claim=2.0, idealised=idealised).verdict is verdict
+
+
+def test_without_a_claim_the_theory_is_judged():
+    assert compared(1.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.HOLDS
+    assert compared(2.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.FAILS
+
+
+def test_the_claim_has_a_finite_size_term_of_its_own_where_it_is_idealised():
+    values = {"theory": 1.0, "claim": 100.0, "idealised": 95.0, "finite_size": 0.1}
+    assert compared(1.0, 0.01, **values).verdict is Verdict.FAILS
+    assert compared(1.0, 0.01, claim_finite_size=10.0, **values).verdict is Verdict.IDEALISED
+
+
+def test_predictions_and_measurements_name_the_same_quantities():
+    predictions, one = {"a": Prediction(1.0, 2.0)}, Estimate(1.0, 0.1)
+    assert [c.quantity for c in compare(predictions, Measurement({"a": one}))] == ["a"]
+    for wrong in (
+        Measurement({"b": one}),
+        Measurement({"a": one, "b": one}),
+        Measurement({"a": one}, idealised={"b": one}),
+    ):
+        with pytest.raises(NormwiseError, match=r"\['a', 'b'\]|\['b'\]"):
+            compare(predictions, wrong)
+
+
+def test_a_measurement_read_from_plain_data_is_the_same():
+    one = Measurement(
+        {"a": Estimate(1.0, 0.1)}, {"width": 3}, {"s": series([1], [[1.0]] * 3)}, {"a": Estimate(2.0, 0.2)}
+    )
+    assert Measurement.of(one.to_dict()) == one
+
+
+def test_parts_of_the_source_are_not_torn_apart():
+    parts = [part for part, _ in groupby(Heading, key=lambda heading: heading.value[0])]
+    assert len(parts) == len(set(parts))
+
+
+def test_every_study_is_found_once():
+    names = [study.name for study in all_studies()]
+    assert {"residual-growth", "small-batch"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_a_study_is_one_file_and_takes_its_place_in_the_source(tmp_path, monkeypatch):
+    import normwise.studies
+
+    places = {
+        "a_last": "Heading.PRIVACY",
+        "z_first": "Heading.RESIDUAL, order=-2",
+        "y_second": "Heading.RESIDUAL, order=-1",
+    }
+    for name, place in places.items():
+        source = f"from normwise.studies.study import Heading\nSTUDY = coin({name!r}, heading={place})\n"
+        (tmp_path / f"{name}.py").write_text(f"from studies.coins import coin\n{source}")
+    monkeypatch.setattr(normwise.studies, "__path__", [*normwise.studies.__path__, str(tmp_path)])
+    names = [study.name for study in all_studies()]
+    assert names[:2] == ["z_first", "y_second"]
+    assert names.index("a_last") > names.index("small-batch")
+    assert find_study("a_last").heading is Heading.PRIVACY
+
+
+def test_an_unknown_study_names_all():
+    with pytest.raises(UsageError) as caught:
+        find_study("coin")
+    assert all(repr(study.name) in str(caught.value) for study in all_studies())
+
+
+def test_progress_goes_from_nothing_to_all():
+    said: list[float] = []
+    assert list(tracked("abcd", said.append)) == list("abcd")
+    assert said == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert coin().measure(0, "tiny", said.append).estimates["heads"].value == pytest.approx(0.5, abs=0.05)

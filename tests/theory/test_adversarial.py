@@ -1,0 +1,123 @@
+"""Coupling of real and fake samples, and conditional BN: torch as the oracle, identities, and fresh draws of fakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from theory.agreement import assert_agrees
+from torch import nn
+
+from normwise.theory import adversarial, sequence
+from normwise.theory.mixture import MeanVariance
+
+RNG = np.random.default_rng(0)
+REAL, FAKE, OTHER = RNG.normal(1, 2, (12, 3)), RNG.normal(0, 1, (4, 3)), RNG.exponential(2, (4, 3))
+WEIGHT, SHARE = np.array([0.5, -2.0, 1.0]), 12 / 16
+
+
+def moments(x):
+    return MeanVariance(x.mean(0), x.var(0))
+
+
+def logits(*groups, norm):
+    """Logits of the first group, in a discriminator norm -> linear, all groups in one batch."""
+    batch = torch.from_numpy(np.concatenate(groups))
+    return norm(batch)[: len(groups[0])].detach().numpy() @ WEIGHT
+
+
+def predicted(real=REAL, fake=FAKE, other=OTHER, share=SHARE):
+    return adversarial.logit_shift(REAL, WEIGHT, moments(real), moments(fake), moments(other), share=share, eps=1e-5)
+
+
+def test_joint_batch_shifts_logits_exactly():
+    norm = nn.BatchNorm1d(3, affine=False, dtype=torch.float64)
+    measured = logits(REAL, OTHER, norm=norm) - logits(REAL, FAKE, norm=norm)
+    np.testing.assert_allclose(predicted(), measured, rtol=1e-10)
+    assert np.abs(measured).max() > 0.1
+
+
+def test_nothing_moves_in_separate_batches_or_with_layer_norm_or_for_fakes_of_the_same_moments():
+    assert not predicted(share=1.0).any()
+    layer_norm = nn.LayerNorm(3, dtype=torch.float64)
+    assert not (logits(REAL, OTHER, norm=layer_norm) - logits(REAL, FAKE, norm=layer_norm)).any()
+    np.testing.assert_allclose(predicted(other=FAKE[::-1]), 0, atol=1e-14)
+
+
+def test_a_small_step_of_one_fake_is_the_jacobian():
+    step = 1e-6
+    moved = FAKE.copy()
+    moved[2, 1] += step
+    batch = np.concatenate([REAL, FAKE])[:, 1]
+    gradient = sequence.jacobian(batch, 0 * batch, 1e-5)[: len(REAL), len(REAL) + 2] * WEIGHT[1]
+    np.testing.assert_allclose(predicted(other=moved) / step, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_more_fakes_couple_more():
+    shifts = [np.abs(predicted(share=share)).max() for share in (0.99, 0.9, 0.5)]
+    assert shifts == sorted(shifts)
+    assert shifts[0] < 0.05 * shifts[-1]
+
+
+@pytest.mark.parametrize("fake", [MeanVariance(0.0, 1.0), MeanVariance(1.0, 0.3)], ids=["like the reals", "unlike"])
+def test_fresh_fakes_of_the_same_distribution(fake):
+    """Half the batch of 400 drawn again: the joint statistics move by sampling alone."""
+    rng, count, draws = np.random.default_rng(1), 400, 4000
+    real, x = MeanVariance(0.0, 1.0), np.array([-2.0, 0.5, 3.0])
+    half = rng.normal(size=(draws, 2, count // 2)) * fake.variance**0.5 + fake.mean
+    outputs = []
+    for fakes in half.swapaxes(0, 1):
+        joint = adversarial.joint_moments(real, moments(fakes.T))
+        outputs.append((x[:, None] - joint.mean) / joint.variance**0.5)
+    squared = np.square(outputs[1] - outputs[0]).T
+    variance = adversarial.fresh_fakes_variance(x, real, fake, count)
+    mean_only = 2 * 0.5 / count * fake.variance / adversarial.joint_moments(real, fake).variance
+    # second order: relative 1/m_f times the square of the largest standardised values (below 10)
+    assert_agrees(squared, variance, rival=mean_only, allowance=variance * 10 / count)
+
+
+def test_fresh_fakes_like_the_reals():
+    same = MeanVariance(0.0, 1.0)
+    assert adversarial.fresh_fakes_variance(0.0, same, same, 32) == pytest.approx(1 / 32)
+    assert adversarial.fresh_fakes_variance(2.0, same, same, 32) == pytest.approx(3 / 32)
+    assert adversarial.fresh_fakes_variance(2.0, same, same, 32, share=1.0) == 0
+
+
+def test_conditional_norm_is_film():
+    rng, labels = np.random.default_rng(2), np.array([0, 1, 1, 2, 0, 2, 2])
+    x, gamma, beta = rng.normal(size=(7, 3)), rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    x_hat = nn.BatchNorm1d(3, affine=False, dtype=torch.float64)(torch.from_numpy(x)).numpy()
+    scale, shift = adversarial.film_coefficients(gamma, beta, moments(x), 1e-5)
+    np.testing.assert_allclose(scale[labels] * x + shift[labels], gamma[labels] * x_hat + beta[labels], rtol=1e-10)
+    output = gamma[labels] * x_hat + beta[labels]
+    classes = [x[labels == label] for label in range(3)]
+    parts = MeanVariance(np.array([c.mean(0) for c in classes]), np.array([c.var(0) for c in classes]))
+    expected = adversarial.conditional_output(gamma, beta, parts, np.bincount(labels), 1e-5)
+    for label in range(3):
+        np.testing.assert_allclose(expected.mean[label], output[labels == label].mean(0), rtol=1e-10)
+        np.testing.assert_allclose(expected.variance[label], output[labels == label].var(0), rtol=1e-10)
+
+
+def test_drawn_classes_leave_conditional_norm_with_shared_statistics():
+    rng, gamma, beta = np.random.default_rng(3), np.array([1.0, 2.0]), np.array([0.0, 1.0])
+    x = rng.normal(size=(4000, 2, 100)) + np.array([[0.0], [3.0]])
+    centred = x - x.mean((1, 2), keepdims=True)
+    output = (gamma[:, None] * centred / x.std((1, 2))[:, None, None] + beta[:, None]).mean(2)
+    classes = MeanVariance(np.array([0.0, 3.0]), np.ones(2))
+    predicted = adversarial.conditional_output(gamma, beta, classes, np.ones(2))
+    # sample moments of 200 values in place of true ones: relative order 1/200
+    assert_agrees(output, predicted.mean, rival=beta, allowance=np.abs(predicted.mean - beta) * 2 / 200)
+
+
+def test_parameters_are_counted_as_torch_counts_them():
+    size = sum(p.numel() for p in nn.Conv2d(8, 16, 3, bias=False).parameters())
+    assert adversarial.filter_parameters(8, 16, 3, classes=5) == 5 * size
+    per_class = sum(p.numel() for p in nn.BatchNorm2d(16).parameters())
+    assert adversarial.conditional_parameters(16, 5) == 5 * per_class
+
+
+def test_equal_parameter_width_costs_the_same():
+    width = adversarial.equal_parameter_width(64, 3, 10)
+    shared = adversarial.filter_parameters(64, 64, 3) + adversarial.conditional_parameters(64, 10)
+    assert adversarial.filter_parameters(width, width, 3, classes=10) == pytest.approx(shared)
+    assert adversarial.equal_parameter_width(1e9, 3, 10) == pytest.approx(1e9 / 10**0.5)
