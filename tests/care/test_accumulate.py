@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import normwise
 from normwise import BatchInfo, Task
+from normwise.core.kernels import use_backend
 from normwise.errors import DataError, ModelError, NormwiseError, ShapeError
 from normwise.layers import (
     BatchNorm,
@@ -28,7 +29,6 @@ from normwise.layers import (
 )
 from normwise.layers.policy import Source, StatisticsPolicy
 from normwise.studies.data import digits
-from normwise.studies.demo import DigitNet
 
 SIZES = [5, 1, 10, 7]
 CLASSES = 4
@@ -108,7 +108,9 @@ def difference(found: nn.Module, expected: nn.Module) -> float:
     """Return the largest one between two models' gradients."""
     mine, others = gradients(found), gradients(expected)
     assert [name for name in mine if mine[name] is None] == [name for name in others if others[name] is None]
-    return max((mine[name] - others[name]).abs().max().item() for name in mine if mine[name] is not None)
+    return max(
+        (mine[name].double() - others[name].double()).abs().max().item() for name in mine if mine[name] is not None
+    )
 
 
 def size(model: nn.Module) -> float:
@@ -141,7 +143,9 @@ def test_those_of_plain_accumulation_are_not(build, shape):
     for x, y in split(batch, [6, 10, 7]):
         (functional.cross_entropy(model(x), y, reduction="sum") / sum(SIZES)).backward()
     assert difference(model, expected) > 0.1 * size(expected)
-    assert (model[1 if build is cnn else 0].running_var - expected[1 if build is cnn else 0].running_var).abs().max() > 0.1
+    assert (
+        model[1 if build is cnn else 0].running_var - expected[1 if build is cnn else 0].running_var
+    ).abs().max() > 0.1
 
 
 NORMS_OF_SEQUENCES = {
@@ -234,7 +238,8 @@ def test_other_wirings(wire):
 
 
 def test_a_norm_that_feeds_another_only_through_its_residual():
-    assert_as_whole(prepared(Wired(through_a_residual, lambda c: BatchNormAct(c, torch.tanh))), data(5))
+    with use_backend("reference"):
+        assert_as_whole(prepared(Wired(through_a_residual, lambda c: BatchNormAct(c, torch.tanh))), data(5))
 
 
 @pytest.mark.parametrize("kind", [nn.BatchNorm1d, BatchNorm])
@@ -352,11 +357,12 @@ def test_samples_count_equally_and_those_of_unknown_label_not_at_all():
 
 def test_training_on_digits_follows_training_on_whole_batches():
     images, labels = digits()
-    model = DigitNet().double().train()
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Residual(8), nn.Flatten(), nn.Linear(288, 10))
+    model = model.double()
     other = copy.deepcopy(model)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (model, other)]
     start = snapshot(model)
-    for step in range(4):
+    for step in range(5):
         x, y = images[step * 60 :][:60].double(), labels[step * 60 :][:60]
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -375,7 +381,7 @@ class Held:
     now = most = 0
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        self.tensor = tensor.detach()  # or what an operation saves of its own output would keep the operation
         Held.now += tensor.numel()
         Held.most = max(Held.most, Held.now)
 
@@ -392,18 +398,21 @@ def most_held(run: Callable[[], object]) -> int:
 
 
 def test_the_activations_of_one_micro_batch_are_alive_at_a_time():
-    model, parts = prepared(cnn()), 12
-    x, y = torch.randn(8 * parts, 3, 12, 12).double(), torch.arange(8 * parts) % CLASSES
+    model, parts = prepared(cnn()), 6
+    x, y = torch.randn(8 * parts, 3, 10, 10).double(), torch.arange(8 * parts) % CLASSES
     one = most_held(lambda: functional.cross_entropy(model(x[:8]), y[:8]).backward())
     everything = most_held(lambda: functional.cross_entropy(model(x), y).backward())
     accumulated = most_held(lambda: normwise.accumulate(model, zip(x.split(8), y.split(8), strict=True)))
-    assert everything > 10 * one
+    assert everything > 5 * one
     assert accumulated < 1.5 * one  # the input of each norm is kept by two operations, which share it
 
 
 @pytest.mark.parametrize("around", ["forward", "everything"])
 def test_autocast(around):
-    model, (x, y) = mlp(), data(5)
+    model = nn.Sequential(
+        nn.BatchNorm1d(5), nn.Conv1d(5, 6, 3), nn.BatchNorm1d(6), nn.Flatten(), nn.Linear(60, CLASSES)
+    )
+    x, y = data(5, 12)
     x = x.float()
     cast = torch.autocast("cpu", dtype=torch.bfloat16)
 
@@ -411,7 +420,9 @@ def test_autocast(around):
         with cast:
             return model(batch[0]).float()
 
-    task = Task(forward=forward, loss=lambda output, batch: functional.cross_entropy(output, batch[1], reduction="none"))
+    task = Task(
+        forward=forward, loss=lambda output, batch: functional.cross_entropy(output, batch[1], reduction="none")
+    )
     expected, _ = whole(model, (x, y), task)
     if around == "forward":
         normwise.accumulate(model, split((x, y)), task=task)
@@ -419,19 +430,17 @@ def test_autocast(around):
         with cast:
             normwise.accumulate(model, split((x, y)))
     assert difference(model, expected) < 0.05 * size(expected)
+    torch.testing.assert_close(model[0].running_var, expected[0].running_var, rtol=1e-5, atol=0)
     torch.testing.assert_close(model[2].running_var, expected[2].running_var, rtol=1e-2, atol=0)
 
 
 def test_single_precision_at_a_large_offset():
     torch.manual_seed(0)
     model, (x, y) = mlp(), data(5)
-    x = x / 2 + 3e3
+    x = (x / 2 + 3e3).float().double()
     exact, _ = whole(copy.deepcopy(model).double(), (x, y))
     plain, _ = whole(model, (x.float(), y))
     normwise.accumulate(model, split((x.float(), y)))
-    for other in (model, plain):
-        for parameter in other.parameters():
-            parameter.grad = parameter.grad.double()
     assert difference(model, exact) <= 2 * difference(plain, exact)
 
 
@@ -469,7 +478,7 @@ class Failing(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("calls", [1, 3, 18, 37])  # in the scout, the statistics, their gradients, the last pass of all
+@pytest.mark.parametrize("calls", [1, 5, 18, 25])  # in the scout, the statistics, their gradients, the last pass of all
 def test_an_exception_leaves_everything_as_it_was(calls):
     failing = Failing(calls)
     model, batch = prepared(mlp(between=failing)), data(5)
@@ -535,17 +544,24 @@ REFUSED = {
     "tracking only": (lambda: mlp(lambda c: BatchNorm(c, policy=TRACKS_ONLY)), "layer '0' tracks batch statistics"),
     "arithmetic of its own": (lambda: mlp(Ported), "layer '0' normalises by arithmetic of its own, Ported"),
     "tracked instances": (
-        lambda: nn.Sequential(nn.Unflatten(1, (5, 1)), nn.InstanceNorm1d(5, track_running_stats=True), *mlp()[1:]),
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 5)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten(), *mlp()
+        ),
         "layer '1' normalises by arithmetic",
     ),
     "several devices": (lambda: nn.DataParallel(mlp()), "without DataParallel; pass what it wraps"),
-    "renorm twice": (lambda: Wired(used_twice, BatchRenorm), "layer 'bn1' corrects towards running statistics and is used"),
+    "renorm twice": (
+        lambda: Wired(used_twice, BatchRenorm),
+        "layer 'bn1' corrects towards running statistics and is used",
+    ),
     "checkpointing": (lambda: Checkpointed(mlp()), "layer 'inner.0' runs under activation checkpointing"),
     "own gradient": (lambda: Penalised(mlp()), "takes a gradient through layer"),
     "by size": (lambda: Wired(lambda m, x: m.bn3(m.bn1(x) if len(x) > 6 else m.bn2(x))), "some differ at layer 'bn"),
     "fewer": (lambda: Wired(lambda m, x: m.bn1(m.a(x) if len(x) > 6 else m.bn3(x))), "some differ at layer 'bn"),
     "cut by size": (
-        lambda: Wired(lambda m, x: m.bn2(m.a(m.bn1(m.b(x)).requires_grad_() if len(x) < 6 else m.bn1(m.b(x)).detach()))),
+        lambda: Wired(
+            lambda m, x: m.bn2(m.a(m.bn1(m.b(x)).requires_grad_() if len(x) < 6 else m.bn1(m.b(x)).detach()))
+        ),
         "some differ at layer 'bn2'",
     ),
     "own random numbers": (own_random_numbers, "the same loss whenever micro-batch 0 is run"),
@@ -581,10 +597,12 @@ def test_bad_micro_batches():
         (x, DataError, "micro_batches: expected an iterable"),
         ([(x[:1], y[:1])], ShapeError, "more than 1 value per channel in all, got 1 at layer '0'"),
         ([x], DataError, "a loss for each sample, .* got none"),
-        ([(x, y), (x[:, :3], y)], ModelError, "layer '0' has \\(1, 5\\) and \\(1, 3\\) statistics"),
-        ([(x, y), (x[:, :3].repeat(1, 1, 2), y)], DataError, "does not run on a batch"),
+        ([(x, y), (x[:, :3], y)], ModelError, "layer '0' has \\(1, 3\\) and \\(1, 5\\) statistics"),
+        ([(x, y), (x[0], y)], DataError, "does not run on a batch"),
     ):
         with pytest.raises(error, match=message):
             normwise.accumulate(model, batches)
     with pytest.raises(NormwiseError, match=r"a loss for each sample, \(n,\), got shape \(\)"):
-        normwise.accumulate(model, [(x, y)], task=Task(loss=lambda output, batch: functional.cross_entropy(output, batch[1])))
+        normwise.accumulate(
+            model, [(x, y)], task=Task(loss=lambda output, batch: functional.cross_entropy(output, batch[1]))
+        )

@@ -89,6 +89,8 @@ def test_bad_input_is_one_line_and_changes_nothing(workshop: Workshop, coins: No
 
 
 def test_a_study_asked_for_by_name_needs_its_data(workshop: Workshop, coins: None):
+    before = workshop.contents()
     result = workshop.run("study", "run", "poor", "--size", "tiny", "--output", "out")
     assert result.code == 2
     assert result.err.splitlines()[-1].startswith("normwise: error: flipping coins needs the package 'scanpy'")
+    assert workshop.contents() == before

@@ -37,6 +37,14 @@ def test_joint_batch_shifts_logits_exactly():
     assert np.abs(measured).max() > 0.1
 
 
+def test_one_sample_one_feature_by_hand():
+    """Half reals at 0 +- 1: joint (0, 1) with fakes alike, (1, 2) with fakes at 2; x = 3 goes from 3 to 2 / sqrt 2."""
+    real, far = MeanVariance(np.zeros(1), np.ones(1)), MeanVariance(np.full(1, 2.0), np.ones(1))
+    shift = adversarial.logit_shift(np.array([3.0]), np.array([10.0]), real, real, far)
+    assert shift == pytest.approx(10 * (2**0.5 - 3))
+    assert adversarial.film_coefficients(6.0, 1.0, MeanVariance(2.0, 4.0)) == (3.0, -5.0)
+
+
 def test_nothing_moves_in_separate_batches_or_with_layer_norm_or_for_fakes_of_the_same_moments():
     assert not predicted(share=1.0).any()
     layer_norm = nn.LayerNorm(3, dtype=torch.float64)
@@ -59,11 +67,15 @@ def test_more_fakes_couple_more():
     assert shifts[0] < 0.05 * shifts[-1]
 
 
-@pytest.mark.parametrize("fake", [MeanVariance(0.0, 1.0), MeanVariance(1.0, 0.3)], ids=["like the reals", "unlike"])
-def test_fresh_fakes_of_the_same_distribution(fake):
+@pytest.mark.parametrize(
+    ("real_variance", "fake"),
+    [(1.0, MeanVariance(0.0, 1.0)), (0.1, MeanVariance(1.0, 0.3))],
+    ids=["like the reals", "unlike"],
+)
+def test_fresh_fakes_of_the_same_distribution(real_variance, fake):
     """Half the batch of 400 drawn again: the joint statistics move by sampling alone."""
     rng, count, draws = np.random.default_rng(1), 400, 4000
-    real, x = MeanVariance(0.0, 1.0), np.array([-2.0, 0.5, 3.0])
+    real, x = MeanVariance(0.0, real_variance), np.array([-2.0, 0.5, 3.0])
     half = rng.normal(size=(draws, 2, count // 2)) * fake.variance**0.5 + fake.mean
     outputs = []
     for fakes in half.swapaxes(0, 1):
@@ -72,8 +84,8 @@ def test_fresh_fakes_of_the_same_distribution(fake):
     squared = np.square(outputs[1] - outputs[0]).T
     variance = adversarial.fresh_fakes_variance(x, real, fake, count)
     mean_only = 2 * 0.5 / count * fake.variance / adversarial.joint_moments(real, fake).variance
-    # second order: relative 1/m_f times the square of the largest standardised values (below 10)
-    assert_agrees(squared, variance, rival=mean_only, allowance=variance * 10 / count)
+    # the second order, relatively about x_hat^2 / m, with the largest x_hat 3.7
+    assert_agrees(squared, variance, rival=mean_only, allowance=variance * 3.7**2 / count)
 
 
 def test_fresh_fakes_like_the_reals():
@@ -81,6 +93,24 @@ def test_fresh_fakes_like_the_reals():
     assert adversarial.fresh_fakes_variance(0.0, same, same, 32) == pytest.approx(1 / 32)
     assert adversarial.fresh_fakes_variance(2.0, same, same, 32) == pytest.approx(3 / 32)
     assert adversarial.fresh_fakes_variance(2.0, same, same, 32, share=1.0) == 0
+
+
+@pytest.mark.parametrize("share", [SHARE, 0.0], ids=["joint", "fakes alone"])
+def test_gradient_through_statistics_is_autograds(share):
+    batch = torch.from_numpy(np.concatenate([REAL, FAKE]) if share else FAKE).requires_grad_()
+    norm = nn.BatchNorm1d(3, affine=False, dtype=torch.float64)
+    (norm(batch)[-len(FAKE) :] @ torch.from_numpy(WEIGHT)).sum().backward()
+    deviation = (batch.detach().var(0, unbiased=False) + norm.eps).sqrt().numpy()
+    direct = np.broadcast_to(WEIGHT / deviation, FAKE.shape)
+    through = batch.grad[-len(FAKE) :].numpy() - direct
+    predicted = adversarial.gradient_through_statistics(WEIGHT, moments(REAL), moments(FAKE), share=share, eps=norm.eps)
+    assert predicted == pytest.approx(np.linalg.norm(through) / np.linalg.norm(direct), rel=1e-10)
+
+
+def test_fakes_like_the_reals_lose_their_share_of_the_gradient():
+    for share in (0.0, 0.5, 1.0):
+        found = adversarial.gradient_through_statistics(WEIGHT, moments(REAL), moments(REAL), share=share)
+        assert found == pytest.approx(1 - share)
 
 
 def test_conditional_norm_is_film():

@@ -86,6 +86,7 @@ def test_per_channel_output_is_an_identity():
     predicted = channels.per_channel_output(x.var(0), 0.1)
     np.testing.assert_allclose(output.var(0), predicted.variance, rtol=1e-12)
     np.testing.assert_allclose(output.mean(0), predicted.mean, atol=1e-14)
+    assert channels.per_channel_output(7.0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6])

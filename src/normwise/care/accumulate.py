@@ -139,9 +139,8 @@ class _Step:
         self._snapshot.restore()
         _seed(self._seeds[index])
         torch.clear_autocast_cache()  # of weights cast in a pass without gradients
-        self._pool.begin(scout=scout, stop=stop)
         batch = self._batches[index]
-        with torch.set_grad_enabled(stop is None):
+        with torch.set_grad_enabled(stop is None), self._pool.one_pass(scout=scout, stop=stop):
             losses = self._task.losses(self._model, self._task.run(self._model, batch), batch)
         if losses is None or losses.ndim != 1:
             got = "none" if losses is None else f"shape {tuple(losses.shape)}"
@@ -187,6 +186,8 @@ def _draw_seeds(count: int) -> list[int]:
 
 def _seed(seed: int) -> None:
     """Seed every generator that models draw from by default."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed)
     random.seed(seed)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -27,16 +28,14 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="fewer rounds: under a minute for everything")] = False,
 ) -> None:
     """Time every layer against torch's own, the usual way to do the same, and installed peers, beside the memory floor."""
-    from normwise.studies.bench import compare, fix_allocator
     from normwise.studies.bench_cases import cases_of
+    from normwise.studies.bench_run import compare, fix_allocator
 
     if threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
     cases, (seconds, least) = cases_of(family), _QUICK if quick else _FULL
     with _bar(len(cases)) as tell:
-        document = compare(
-            cases, threads=threads, seconds=seconds, least=least, allocator=fix_allocator(), tell=tell
-        )
+        document = compare(cases, threads=threads, seconds=seconds, least=least, allocator=fix_allocator(), tell=tell)
     if as_json:
         write_text(to_json(document), None)
         return
@@ -63,9 +62,9 @@ def _print(document: dict[str, Any], console: Console) -> None:
     for column in table.columns[1:-1]:
         column.justify = "right"
     for case in document["cases"]:
-        table.add_row(f"[bold]{case['family']} {case['title']}[/bold]", end_section=False)
-        for row in words.rows(case):
-            table.add_row(f"  {row[0]}", *row[1:])
+        table.add_row(f"[bold]{case['family']} {case['title']}[/bold]")
+        for name, *cells in words.rows(case):
+            table.add_row(f"  {name}", *map(escape, cells))
     console.print(table)
-    for line in words.notes(document):
+    for line in (words.HOW_TO_READ, *words.absent(document)):
         console.print(line, style="dim", markup=False)

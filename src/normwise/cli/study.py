@@ -53,7 +53,7 @@ def run(
 
     What is finished in the folder is kept, so an interrupted run goes on where it was. Exit code 0: theory agrees
     with every measurement; 1: somewhere it does not, or the measurement is too rough to tell; 2: bad usage.
-    A study that lacks optional data is left out, and the book says what to install; asked for by name, that is an error.
+    A study that lacks optional data is left out, and the book says what to install; if none is left, that is an error.
     """
     from normwise.reporting import style
     from normwise.studies.book import write_book
@@ -71,10 +71,10 @@ def run(
     with _bar(len(chosen)) as progress:
         outcomes = run_studies(chosen, output, size=size, seed=seed, progress=progress, tell=log)
     missing = [outcome for outcome in outcomes if isinstance(outcome, Missing)]
-    if name is not None and missing:
+    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+    if not results:
         raise UsageError(missing[0].reason)
     page = write_book(output, known, missing)
-    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
     for result in results:
         _print(result)
     log(f"book: {page}")

@@ -69,7 +69,7 @@ def normalize(
         return _composite(x, cells, coefficients(moments, *parameters), residual, activation), moments.detach()
     with torch.no_grad():
         moments = current_backend(x).reduce(x, cells)
-    return _Normalize.apply(x, residual, moments, cells, coefficients, activation, *parameters), moments  # type: ignore[no-any-return]
+    return _Normalize.apply(x, residual, moments, cells, coefficients, activation, None, *parameters), moments  # type: ignore[no-any-return]
 
 
 def transform(
@@ -79,11 +79,16 @@ def transform(
     *parameters: Tensor | None,
     residual: Float[Tensor, "n c l"] | None = None,
     activation: Activation | None = None,
+    centre: Float[Tensor, "g c"] | None = None,
 ) -> Float[Tensor, "n c l"]:
-    """Do the same with given statistics: `coefficients(*parameters) -> (scale, shift)` knows nothing of x."""
+    """Do the same with given statistics: `coefficients(*parameters) -> (scale, shift)` knows nothing of x.
+
+    centre: about which the backward pass sums; what is near the means of x keeps gradients of the tables exact where
+    x lies far from 0, the default.
+    """
     if _is_traced():
         return _composite(x, cells, coefficients(*parameters), residual, activation)
-    return _Normalize.apply(x, residual, None, cells, coefficients, activation, *parameters)  # type: ignore[no-any-return]
+    return _Normalize.apply(x, residual, None, cells, coefficients, activation, centre, *parameters)  # type: ignore[no-any-return]
 
 
 def _is_traced() -> bool:
@@ -101,6 +106,7 @@ class _Normalize(torch.autograd.Function):
         cells: Cells,
         coefficients: Coefficients,
         activation: Activation | None,
+        centre: Tensor | None,
         *parameters: Tensor | None,
     ) -> Tensor:
         with torch.enable_grad():
@@ -118,7 +124,7 @@ class _Normalize(torch.autograd.Function):
         ctx.save_for_backward(x, kept, *parameters)
         ctx.cells, ctx.coefficients, ctx.activation = cells, coefficients, activation
         ctx.count = None if moments is None else moments.count
-        ctx.tables = (tables, statistics, leaves)
+        ctx.tables, ctx.centre = (tables, statistics, leaves), centre
         return y
 
     @staticmethod
@@ -126,7 +132,7 @@ class _Normalize(torch.autograd.Function):
         x, kept, *parameters = ctx.saved_tensors
         activation: Activation | None = ctx.activation
         if activation is functional.relu and kept is not None:
-            dy, kept, activation = torch.where(kept <= 0, dy.new_zeros(()), dy), None, None
+            dy, kept, activation = torch.ops.aten.threshold_backward(dy, kept, 0), None, None  # as torch's own relu
         if torch.is_grad_enabled():
             return _differentiable_backward(ctx, dy, x, kept, activation, parameters)
         cells: Cells = ctx.cells
@@ -139,9 +145,10 @@ class _Normalize(torch.autograd.Function):
         wanted = [*statistics, *(leaf for leaf in leaves if leaf is not None and leaf.requires_grad)]
         gradients: list[Tensor] = []
         if wanted:
-            mean = statistics[0].detach() if statistics else torch.zeros_like(scale)
-            total, product = backend.reduce_backward(dy, x, mean, cells, gate)
-            gradients = _through_tables(tables, (product + mean * total, total), wanted)
+            centre = statistics[0] if statistics else torch.zeros_like(scale) if ctx.centre is None else ctx.centre
+            centre = centre.detach().expand_as(scale)
+            total, product = backend.reduce_backward(dy, x, centre, cells, gate)
+            gradients = _through_tables(tables, (product + centre * total, total), wanted)
         slope = constant = torch.zeros_like(scale)
         if statistics:
             slope = 2 * gradients[1]
@@ -151,7 +158,7 @@ class _Normalize(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = backend.apply_backward(dy, x, scale, slope, constant, cells, gate)
-        return dx, _of_residual(ctx, dy), None, None, None, None, *d_parameters
+        return dx, _of_residual(ctx, dy), None, None, None, None, None, *d_parameters
 
 
 def _through_tables(tables: list[Tensor], gradients: Tables, wanted: list[Tensor]) -> list[Tensor]:
@@ -194,7 +201,7 @@ def _differentiable_backward(
 ) -> tuple[Tensor | None, ...]:
     """Differentiate the composite operators instead, so that the result can be differentiated again."""
     inputs = [x, residual, *parameters]
-    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[6:]]
+    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[7:]]
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if tensor is not None and need]
     with torch.enable_grad():
         moments = () if ctx.count is None else (reference.reduce(x, ctx.cells),)
@@ -204,4 +211,4 @@ def _differentiable_backward(
         next(gradients) if tensor is not None and need else None for tensor, need in zip(inputs, needed, strict=True)
     ]
     d_residual = result[1] if residual is not None else _of_residual(ctx, dy)
-    return result[0], d_residual, None, None, None, None, *result[2:]
+    return result[0], d_residual, None, None, None, None, None, *result[2:]

@@ -36,7 +36,7 @@ class Lineage:
         depth = [0] * len(self.nodes)
         for place in reversed(range(len(depth))):
             for source in self.sources[place]:
-                depth[source] = max(depth[source], depth[place] + self.learns[place])
+                depth[source] = max(depth[source], depth[place] + 1)
         learning = [place for place, learns in enumerate(self.learns) if learns]
         return [[place for place in learning if depth[place] == d] for d in sorted({depth[p] for p in learning})]
 

@@ -96,7 +96,7 @@ class Use:
         coefficients = partial(_of_tables, call.coefficients, self.moments.count)
         return transform(
             x, call.cells, coefficients, *self.tables, *call.parameters,
-            residual=call.residual, activation=call.activation,
+            residual=call.residual, activation=call.activation, centre=self.moments.mean.detach(),
         )  # fmt: skip
 
 

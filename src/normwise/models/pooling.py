@@ -40,7 +40,7 @@ class Reached(BaseException):
 
 
 class Pooling(BatchNormMode):
-    """Meets every use of batch statistics. The first pass is a scout: it finds the uses, by statistics of its own."""
+    """Meets every use of batch statistics in a pass. The first one is a scout: it finds the uses, by its own statistics."""
 
     def __init__(self, names: dict[int, str]) -> None:
         """Know the names of layers by the id of their running mean."""
@@ -49,9 +49,12 @@ class Pooling(BatchNormMode):
         self.lineage = Lineage()
         self._names, self._stop, self._scouting, self._differentiating = names, None, False, False
 
-    def begin(self, *, scout: bool = False, stop: int | None = None) -> None:
-        """Start a pass; one with `stop` raises `Reached` at that use instead of normalising there."""
+    @contextmanager
+    def one_pass(self, *, scout: bool = False, stop: int | None = None) -> Generator[None]:
+        """Meet the uses of one pass; with `stop`, raise `Reached` at that use instead of normalising there."""
         self._stop, self._scouting, self.lineage = stop, scout, Lineage()
+        with self:
+            yield
 
     def differentiate(self, loss: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """Return the gradients of a loss, with those through the pooled statistics as far as they are known."""
@@ -138,9 +141,9 @@ class Pooling(BatchNormMode):
 
 @contextmanager
 def pooling(model: nn.Module) -> Generator[Pooling]:
-    """Meet every use of batch statistics inside the block; raise `ModelError` for what cannot be pooled.
+    """Prepare a model for passes under the pooling this yields; raise `ModelError` for what cannot be pooled.
 
-    What is compiled runs as it is written (from torch 2.6), where norms can be met.
+    What is compiled runs as it is written inside the block (from torch 2.6), where norms can be met.
     """
     layers = [(layer, layer.running_mean) for layer in norm_layers(model)]
     modules = [(name or type(module).__name__, module) for name, module in model.named_modules()]
@@ -152,9 +155,10 @@ def pooling(model: nn.Module) -> Generator[Pooling]:
         vars(module)["normalise"] = partial(pool.normalise, name, module)
         vars(module)["with_torch"] = partial(pool.with_torch, name, module)
     try:
-        with _eagerly(), pool:
+        with _eagerly():
             yield pool
     finally:
+        pool.lineage = Lineage()  # the graph of the last pass, which knows of the pool, would keep itself
         for _, module in ours:
             del vars(module)["normalise"], vars(module)["with_torch"]
 

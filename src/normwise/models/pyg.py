@@ -85,7 +85,7 @@ def _rebuild(kind: Callable[..., Any], module: nn.Module) -> Any:
     norm, taken = core(module), set(inspect.signature(kind).parameters) - set(getattr(kind, "keywords", ()))
     arguments = {name: getattr(norm, name, getattr(module, name, None)) for name in _ARGUMENTS if name in taken}
     if "in_channels" in taken:
-        arguments["in_channels"] = module.in_channels if hasattr(module, "in_channels") else module.num_features
+        arguments["in_channels"] = _channels(module)
     new = kind(**arguments)
     if list(new.state_dict()) != list(module.state_dict()):
         return None
@@ -95,6 +95,11 @@ def _rebuild(kind: Callable[..., Any], module: nn.Module) -> Any:
         place._buffers.update(source._buffers)
         place._non_persistent_buffers_set = set(source._non_persistent_buffers_set)
     return new if _agree(new, module) else None
+
+
+def _channels(module: Any) -> int:
+    """Return the number of channels a layer of either side was constructed with; any will do for one that tells none."""
+    return getattr(module, "in_channels", getattr(module, "num_features", 4))
 
 
 def _difference(module: nn.Module) -> str | None:
@@ -117,8 +122,7 @@ def _agree(first: nn.Module, second: nn.Module) -> bool:
         if table.is_floating_point():
             table.copy_(0.5 + torch.rand(table.shape, generator=draw, dtype=torch.float64))
             other.state_dict()[key].copy_(table)
-    channels = next((len(table) for table in one.state_dict().values() if table.ndim), 4)
-    x = torch.randn(_NODES, channels, generator=draw, dtype=torch.float64) + 1
+    x = torch.randn(_NODES, _channels(first), generator=draw, dtype=torch.float64) + 1
     graphs = torch.arange(_NODES) * _GRAPHS // _NODES
     return all(_same(one, other, x, graphs, training=training) for training in (False, True))
 

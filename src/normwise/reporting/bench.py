@@ -5,31 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 HEADINGS = ("case", "forward", "forward + backward", "ms", "saved", "target")
+OURS = "normwise"
+FLOOR = "floor"
+HOW_TO_READ = (
+    "forward, forward + backward: time over that of the case's first row, median of the ratios within a round "
+    "[quartiles]; ms: forward and backward together; saved: bytes kept for the backward pass over the input's; floor: "
+    "sum and copy, then dot and add, of the first row's tensors"
+)
 
 
 def conditions(document: dict[str, Any]) -> str:
     """Say on what, and how, it was measured."""
-    threads = document["threads"]
+    threads, load = document["threads"], document["load"]
     return (
         f"{document['cpu']}, {document['cores']} cores, {threads} thread{'s' if threads > 1 else ''} "
-        f"({document['clock']}), load {document['load'][0]} to {document['load'][1]}; {document['system']}, Python "
-        f"{document['python']}, torch {document['torch']}, normwise {document['normwise']}; memory {document['allocator']}"
+        f"({document['clock']}), load {'unknown' if load[0] is None else f'{load[0]} to {load[1]}'}; {document['system']}, "
+        f"Python {document['python']}, torch {document['torch']}, normwise {document['normwise']}; memory "
+        f"{document['allocator']}"
     )
 
 
 def rows(case: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the cells of a case's contenders, under `HEADINGS`: times over the baseline's, with quartiles."""
+    """Return the cells of a case's contenders, under `HEADINGS`."""
     return [
         (
-            one["name"] + ("" if one["equal"] or one["name"] == case["baseline"] else " (does less)"),
+            one["name"] if one["equal"] else f"{one['name']} (does less)",
             f"{one['forward']['median']:.2f}",
             "1" if one["name"] == case["baseline"] else spread(one["total"]),
             f"{one['total_ms']:.3g}",
             "" if one["saved"] is None else f"{one['saved']:.1f}",
-            "; ".join(map(target, case["targets"])) if one["name"] == "normwise" else "",
+            "; ".join(target(judged) for judged in case["targets"] if _stands_at(judged, case, one["name"])),
         )
         for one in case["contenders"]
     ]
+
+
+def _stands_at(judged: dict[str, Any], case: dict[str, Any], name: str) -> bool:
+    """Return whether a target is said in this contender's row: ours, or that of the rival it names."""
+    return name == (OURS if judged["against"] == case["baseline"] else judged["against"])
 
 
 def spread(ratio: dict[str, float]) -> str:
@@ -38,22 +51,12 @@ def spread(ratio: dict[str, float]) -> str:
 
 
 def target(judged: dict[str, Any]) -> str:
-    """Say what was asked, and whether it is met."""
-    asked = f"<= {judged['limit']:.2f}"
-    if judged["against"].startswith("PyG"):
-        asked += f" of {judged['against']}"
-    if judged["met"] is None:
-        return f"{asked}: not measured"
-    return f"{asked}: {'met' if judged['met'] else 'MISSED'}"
+    """Say what came, what was asked, and whether that is met."""
+    verdict = {True: "met", False: "MISSED", None: "not measured"}[judged["met"]]
+    came = "" if judged["ratio"] is None else f"{judged['ratio']['median']:.2f} "
+    return f"{came}<= {judged['limit']:.2f}: {verdict}"
 
 
-def notes(document: dict[str, Any]) -> list[str]:
-    """Say how to read the table, and what is missing from it."""
-    lines = [
-        "forward, forward + backward: time over that of the case's first row, median of the ratios within a round "
-        "[quartiles]. ms: forward and backward together. saved: bytes kept for the backward pass over the input's. "
-        "floor: sum and copy, then dot and add, of the first row's tensors."
-    ]
-    for name, package in document["missing"].items():
-        lines.append(f"not measured: {name}; pip install {package}")
-    return lines
+def absent(document: dict[str, Any]) -> list[str]:
+    """Say which peers were not there to be measured."""
+    return [f"not measured: {name}; pip install {package}" for name, package in document["missing"].items()]

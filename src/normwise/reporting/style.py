@@ -37,6 +37,7 @@ PALETTE = {
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{light: name for name, (light, _) in PALETTE.items()}}
 _WIDTH, _HEIGHT = 4.8, 3.5  # inches of 72 points: as wide as half a page on a desk, or a phone
 _NORMAL, _SMALL = 9.5, 8.5
+_GALLERY = 3.8  # inches that pictures take beside their names
 INTERVAL = 1.96  # standard errors of a 95% interval
 _LABEL = "direct-label"
 _FEW = 300  # ends of a logarithmic axis, one over the other, below which powers of ten are too few ticks
@@ -92,6 +93,32 @@ def figure(title: str, x: str, y: str, *, log: str = "") -> tuple[Figure, Axes]:
     for name in log:
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
     return made, axes
+
+
+def gallery(title: str, rows: Mapping[str, Any]) -> Figure:
+    """Return a figure of small pictures: by name, `(r, k, h, w)` values in [0, 1], drawn as r rows of k pictures."""
+    from matplotlib.figure import Figure
+
+    mosaics = {name: _mosaic(np.clip(pictures, 0, 1)) for name, pictures in rows.items()}
+    shapes = [mosaic.shape[:2] for mosaic in mosaics.values()]
+    height = 0.5 + _GALLERY * sum(high / wide for high, wide in shapes) + 0.06 * len(shapes)
+    made = Figure(figsize=(_WIDTH, height), layout="constrained")
+    panels = made.subplots(len(shapes), height_ratios=[high / wide for high, wide in shapes], squeeze=False)[:, 0]
+    panels[0].set_title(title, pad=8)
+    for axes, (name, mosaic) in zip(panels, mosaics.items(), strict=True):
+        axes.imshow(mosaic, interpolation="nearest")
+        axes.set_axis_off()
+        axes.text(1.02, 0.5, name, transform=axes.transAxes, color=INK, fontsize=_SMALL, va="center")
+    return made
+
+
+def _mosaic(pictures: np.ndarray) -> np.ndarray:
+    """Return `(r, k, h, w)` pictures side by side as red, green, blue and opacity, with see-through lines between."""
+    rows, columns, high, wide = pictures.shape
+    canvas = np.zeros((rows, high + 1, columns, wide + 1, 4))
+    canvas[:, :high, :, :wide, :3] = pictures.transpose(0, 2, 1, 3)[..., None]
+    canvas[:, :high, :, :wide, 3] = 1
+    return canvas.reshape(rows * (high + 1), columns * (wide + 1), 4)[:-1, :-1]
 
 
 def plain(value: float, _place: float = 0) -> str:

@@ -1,30 +1,28 @@
 """The cases of the benchmark: every family of layers against torch's own, the usual way, and peers.
 
-A case is a line in `CASES`. The functions before it make its contenders at a shape, the baseline first; modules here
-are the usual ways to do what a layer does, as people write them.
+A case is a line in `CASES`. The functions before it make its contenders at a shape, the baseline first.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from normwise import layers
 from normwise.errors import one_of
+from normwise.studies import bench_rivals as usual
 from normwise.studies.bench import OURS, Absent, Case, Contender, Target
+from normwise.studies.bench_rivals import native
 
-EPS = 1e-5
 DOMAINS, CLASSES, SPLITS = 4, 10, 8
 Shape = tuple[int, ...]
 Ways = Iterator[Contender | Absent]
-_BATCH_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
 
 
 # --- data and modules
@@ -52,174 +50,10 @@ def _ready(module: nn.Module) -> nn.Module:
     return module.train()
 
 
-def _native(shape: Shape, **options: Any) -> nn.Module:
-    return _BATCH_NORMS[len(shape)](shape[1], **options)
-
-
 def _yardstick(x: Tensor, dy: Tensor) -> Contender:
     """Return torch's batch normalization of the same tensor, which computes something else."""
-    module = _native(tuple(x.shape))
+    module = native(tuple(x.shape))
     return Contender(f"nn.{type(module).__name__}", _ready(module), (x,), dy, equal=False)
-
-
-def _by_channel(table: Tensor, x: Tensor) -> Tensor:
-    return table.view(1, -1, *[1] * (x.ndim - 2))
-
-
-def _by_sample(table: Tensor, x: Tensor) -> Tensor:
-    return table.view(*table.shape, *[1] * (x.ndim - 2))
-
-
-class _Composite(nn.Module):
-    """Batch normalization of torch operators, differentiated by autograd."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        variance, mean = torch.var_mean(x, (0, *range(2, x.ndim)), correction=0)
-        return mean, variance
-
-    def track(self, mean: Tensor, variance: Tensor) -> None:
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, 0.1)
-            self.running_var.lerp_(variance, 0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, variance = self.moments(x)
-        self.track(mean, variance)
-        y = (x - _by_channel(mean, x)) * _by_channel((variance + EPS).rsqrt(), x)
-        return y * _by_channel(self.weight, x) + _by_channel(self.bias, x)
-
-
-class _Apart(nn.Module):
-    """Batch normalization, addition and activation, one after the other."""
-
-    def __init__(self, norm: nn.Module, activation: nn.Module, *, in_place: bool = False) -> None:
-        super().__init__()
-        self.norm, self.activation, self.in_place = norm, activation, in_place
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = self.norm(x)
-        if residual is not None:
-            y = y.add_(residual) if self.in_place else y + residual
-        return self.activation(y)
-
-
-class _Packed(nn.Module):
-    """The valid positions taken out, normalised and put back."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(channels)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        last = x.transpose(1, 2)
-        return torch.zeros_like(last).index_put((mask,), self.norm(last[mask])).transpose(1, 2)
-
-
-class _MaskedComposite(_Composite):
-    """Masked sums of torch operators."""
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        valid = mask.unsqueeze(1).to(x.dtype)
-        count = valid.sum()
-        mean = (x * valid).sum((0, 2), keepdim=True) / count
-        centred = (x - mean) * valid
-        variance = centred.square().sum((0, 2), keepdim=True) / count
-        self.track(mean.flatten(), variance.flatten())
-        y = centred * (variance + EPS).rsqrt() * _by_channel(self.weight, x) + _by_channel(self.bias, x)
-        return y * valid
-
-
-class _MaskLoop(nn.Module):
-    """One batch normalization a domain, each given its samples by a mask."""
-
-    def __init__(self, shape: Shape, domains: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(_native(shape) for _ in range(domains))
-
-    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        y = torch.empty_like(x)
-        for number, norm in enumerate(self.norms):
-            chosen = domain == number
-            y[chosen] = norm(x[chosen])
-        return y
-
-
-class _Modulated(nn.Module):
-    """Batch normalization without affine, then a weight and a bias looked up by class."""
-
-    def __init__(self, shape: Shape, classes: int) -> None:
-        super().__init__()
-        self.norm = _native(shape, affine=False)
-        self.weight, self.bias = (nn.Parameter(torch.zeros(classes, shape[1])) for _ in range(2))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        weight, bias = (functional.embedding(condition, table) for table in (self.weight, self.bias))
-        return _by_sample(weight, x) * self.norm(x) + _by_sample(bias, x)
-
-
-class _Steps(nn.Module):
-    """One batch normalization a step."""
-
-    def __init__(self, channels: int, steps: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(steps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([norm(x[..., step]) for step, norm in enumerate(self.norms)], -1)
-
-
-class _Columns(nn.Module):
-    """All steps in one batch normalization whose channels are the pairs of channel and step."""
-
-    def __init__(self, channels: int, steps: int) -> None:
-        super().__init__()
-        self.norm, self.steps = nn.BatchNorm1d(channels * steps, affine=False), steps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (table.repeat_interleave(self.steps) for table in (self.weight, self.bias))
-        norm = self.norm
-        y = functional.batch_norm(x.flatten(1), norm.running_mean, norm.running_var, weight, bias, True, 0.1, EPS)
-        return y.view_as(x)
-
-
-class _Chunks(nn.Module):
-    """Batch normalization of one part of the batch after the other."""
-
-    def __init__(self, shape: Shape, splits: int) -> None:
-        super().__init__()
-        self.norm, self.splits = _native(shape), splits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.norm(part) for part in x.chunk(self.splits)])
-
-
-class _RenormComposite(_Composite):
-    """Batch renormalization of torch operators."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, variance = self.moments(x)
-        sigma, running = (variance + EPS).sqrt(), (self.running_var + EPS).sqrt()
-        r = (sigma / running).clamp(1 / 3, 3).detach()
-        d = ((mean - self.running_mean) / running).clamp(-5, 5).detach()
-        self.track(mean, variance)
-        y = (x - _by_channel(mean, x)) / _by_channel(sigma, x) * _by_channel(r, x) + _by_channel(d, x)
-        return y * _by_channel(self.weight, x) + _by_channel(self.bias, x)
-
-
-class _AcrossComposite(_Composite):
-    """Normalization over channels at each position, of torch operators."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
-        y = (x - mean) * (variance + EPS).rsqrt()
-        return y * _by_channel(self.weight, x) + _by_channel(self.bias, x)
 
 
 # --- families
@@ -228,26 +62,27 @@ class _AcrossComposite(_Composite):
 def plain(shape: Shape, *, last: bool = False) -> Ways:
     """Batch normalization."""
     x, dy = _leaf(_values(shape, last=last)), _values(shape, seed=1, last=last)
-    native = _native(shape)
-    yield Contender(f"nn.{type(native).__name__}", _ready(native), (x,), dy)
+    module = native(shape)
+    yield Contender(f"nn.{type(module).__name__}", _ready(module), (x,), dy)
     yield Contender(OURS, _ready(layers.BatchNorm(shape[1])), (x,), dy)
-    yield Contender("var_mean, autograd", _ready(_Composite(shape[1])), (x,), dy)
+    yield Contender("var_mean, autograd", _ready(usual.Composite(shape[1])), (x,), dy)
 
 
 def activated(shape: Shape, activation: Callable[..., nn.Module] = nn.ReLU, *, residual: bool = False) -> Ways:
     """Batch normalization, an addition if there is a residual, and an activation."""
     inputs = tuple(_leaf(_values(shape, seed=seed)) for seed in ((0, 3) if residual else (0,)))
     dy, name = _values(shape, seed=1), "BN, add, act" if residual else "BN, act"
-    yield Contender(f"{name} apart", _ready(_Apart(_native(shape), activation())), inputs, dy)
+    yield Contender(f"{name} apart", _ready(usual.Apart(native(shape), activation())), inputs, dy)
     yield Contender(OURS, _ready(layers.BatchNormAct(shape[1], activation())), inputs, dy)
-    in_place = _Apart(_native(shape), activation(inplace=True), in_place=True)
+    in_place = usual.Apart(native(shape), activation(inplace=True), in_place=True)
     yield Contender(f"{name} in place", _ready(in_place), inputs, dy)
 
 
 def masked(shape: Shape) -> Ways:
-    """A padded batch, 62% of it valid; the baseline gets the same values without padding."""
+    """Batches of which 62% are valid; the baseline gets the same values without padding."""
     n, channels, positions = shape
-    lengths = torch.linspace(positions / 4, positions, n).round().long()[torch.randperm(n, generator=torch.Generator().manual_seed(4))]
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(4))
+    lengths = torch.linspace(positions / 4, positions, n).round().long()[order]
     mask = torch.arange(positions) < lengths.unsqueeze(1)
     x, dy = (_values(shape, seed=seed) * mask.unsqueeze(1) for seed in (0, 1))
     dense, dense_dy = (values.transpose(1, 2)[mask].t().unsqueeze(0).contiguous() for values in (x, dy))
@@ -255,8 +90,8 @@ def masked(shape: Shape) -> Ways:
     yield Contender("nn.BatchNorm1d unpadded", _ready(nn.BatchNorm1d(channels)), (_leaf(dense),), dense_dy)
     yield Contender(OURS, _ready(layers.MaskedBatchNorm(channels)), (x,), dy, (lengths,), valid)
     yield Contender("nn.BatchNorm1d padded", _ready(nn.BatchNorm1d(channels)), (x,), dy, (), valid, equal=False)
-    yield Contender("pack, BN, unpack", _ready(_Packed(channels)), (x,), dy, (mask,), valid)
-    yield Contender("masked sums, autograd", _ready(_MaskedComposite(channels)), (x,), dy, (mask,), valid)
+    yield Contender("pack, BN, unpack", _ready(usual.Packed(channels)), (x,), dy, (mask,), valid)
+    yield Contender("masked sums, autograd", _ready(usual.MaskedComposite(channels)), (x,), dy, (mask,), valid)
 
 
 def _valid(mask: Tensor, values: Tensor) -> Tensor:
@@ -281,14 +116,16 @@ def graphs(shape: Shape, norm: str = "GraphNorm", *, count: int = 32, shuffled: 
 def nodes(shape: Shape) -> Ways:
     """Nodes of all graphs together."""
     x, dy = _leaf(_values(shape)), _values(shape, seed=1)
-    yield Contender("nn.BatchNorm1d", _ready(_native(shape)), (x,), dy)
+    yield Contender("nn.BatchNorm1d", _ready(native(shape)), (x,), dy)
     yield Contender(OURS, _ready(layers.GraphBatchNorm(shape[1])), (x,), dy)
     yield from _pyg("BatchNorm", lambda peer: Contender("PyG BatchNorm", _ready(peer(shape[1])), (x,), dy))
 
 
 def _pyg(norm: str, make: Callable[[Any], Contender]) -> Ways:
     try:
-        module = importlib.import_module("torch_geometric.nn")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own uses of what torch deprecates
+            module = importlib.import_module("torch_geometric.nn")
     except ImportError:
         yield Absent(f"PyG {norm}", "torch-geometric")
     else:
@@ -300,15 +137,15 @@ def domains(shape: Shape) -> Ways:
     x, dy, side = _leaf(_values(shape)), _values(shape, seed=1), (_ids(shape[0], DOMAINS),)
     yield _yardstick(x, dy)
     yield Contender(OURS, _ready(layers.DomainBatchNorm(shape[1], DOMAINS)), (x,), dy, side)
-    yield Contender("mask loop", _ready(_MaskLoop(shape, DOMAINS)), (x,), dy, side)
+    yield Contender("mask loop", _ready(usual.MaskLoop(shape, DOMAINS)), (x,), dy, side)
 
 
 def conditions(shape: Shape) -> Ways:
-    """An affine by class, ten classes."""
+    """Weight and bias by class, ten classes."""
     x, dy, side = _leaf(_values(shape)), _values(shape, seed=1), (_ids(shape[0], CLASSES),)
     yield _yardstick(x, dy)
     yield Contender(OURS, _ready(layers.ConditionalBatchNorm(shape[1], CLASSES)), (x,), dy, side)
-    yield Contender("BN, then modulation", _ready(_Modulated(shape, CLASSES)), (x,), dy, side)
+    yield Contender("BN, then modulation", _ready(usual.Modulated(shape, CLASSES)), (x,), dy, side)
 
 
 def steps(shape: Shape) -> Ways:
@@ -317,8 +154,8 @@ def steps(shape: Shape) -> Ways:
     x, dy = _leaf(_values(shape)), _values(shape, seed=1)
     yield _yardstick(x, dy)
     yield Contender(OURS, _ready(layers.TimewiseBatchNorm(channels, length)), (x,), dy)
-    yield Contender("channels x steps in one BN", _ready(_Columns(channels, length)), (x,), dy)
-    yield Contender("module per step", _ready(_Steps(channels, length)), (x,), dy)
+    yield Contender("channels x steps in one BN", _ready(usual.Columns(channels, length)), (x,), dy)
+    yield Contender("module per step", _ready(usual.Steps(channels, length)), (x,), dy)
 
 
 def parts(shape: Shape) -> Ways:
@@ -326,7 +163,7 @@ def parts(shape: Shape) -> Ways:
     x, dy = _leaf(_values(shape)), _values(shape, seed=1)
     yield _yardstick(x, dy)
     yield Contender(OURS, _ready(layers.GhostBatchNorm(shape[1], SPLITS)), (x,), dy)
-    yield Contender("chunk loop", _ready(_Chunks(shape, SPLITS)), (x,), dy)
+    yield Contender("chunk loop", _ready(usual.Chunks(shape, SPLITS)), (x,), dy)
 
 
 def renorm(shape: Shape) -> Ways:
@@ -334,7 +171,7 @@ def renorm(shape: Shape) -> Ways:
     x, dy = _leaf(_values(shape)), _values(shape, seed=1)
     yield _yardstick(x, dy)
     yield Contender(OURS, _ready(layers.BatchRenorm(shape[1])), (x,), dy)
-    yield Contender("var_mean, autograd", _ready(_RenormComposite(shape[1])), (x,), dy)
+    yield Contender("var_mean, autograd", _ready(usual.RenormComposite(shape[1])), (x,), dy)
 
 
 def across(shape: Shape) -> Ways:
@@ -344,7 +181,7 @@ def across(shape: Shape) -> Ways:
     x = _leaf(x)
     yield Contender("nn.LayerNorm, axis moved", _ready(nn.LayerNorm(shape[1])), (_leaf(last),), last_dy, view=_first)
     yield Contender(OURS, _ready(layers.AcrossChannelNorm(shape[1])), (x,), dy)
-    yield Contender("var_mean, autograd", _ready(_AcrossComposite(shape[1])), (x,), dy)
+    yield Contender("var_mean, autograd", _ready(usual.AcrossComposite(shape[1])), (x,), dy)
 
 
 def _first(values: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class Graph:
         loops = torch.arange(nodes).repeat(2, 1)
         edges = torch.cat([self.edges, loops], 1).unique(dim=1)
         weight = torch.bincount(edges[0], minlength=nodes).float().rsqrt()
-        return torch.sparse_coo_tensor(edges, weight[edges[0]] * weight[edges[1]], (nodes, nodes)).coalesce()
+        values = weight[edges[0]] * weight[edges[1]]
+        return torch.sparse_coo_tensor(edges, values, (nodes, nodes), check_invariants=True).coalesce()
 
     @cached_property
     def neighbours(self) -> list[list[int]]:

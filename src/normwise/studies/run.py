@@ -80,7 +80,8 @@ def run_studies(
     """
     if size not in SIZES:
         raise one_of("size", size, SIZES)
-    open_folder(folder, size, seed)
+    manifest = {"schema": _SCHEMA, "size": size, "seed": seed}
+    _check(folder, manifest)
     outcomes: list[Result | Missing] = []
     for study in studies:
         outcome = read_result(study, folder, size, seed)
@@ -91,6 +92,8 @@ def run_studies(
                 tell(f"{study.name}: its result is of another version, size or seed; measuring again")
             outcome = _run(study, size, seed, lambda share, name=study.name: progress(name, share))
         if isinstance(outcome, Result):
+            if not (folder / MANIFEST).exists():
+                write_atomically(folder / MANIFEST, to_json(manifest))
             write_atomically(folder / f"{study.name}.json", to_json(outcome.to_dict()))
         else:
             tell(f"{study.name}: not run; {outcome.reason}")
@@ -108,26 +111,19 @@ def _run(study: Study, size: str, seed: int, progress: Callable[[float], None]) 
     return Result(study, size, seed, time.perf_counter() - start, plain)
 
 
-def open_folder(folder: Path, size: str, seed: int) -> None:
-    """Make a folder one of studies of a size and a seed; raise `UsageError` where it is already something else."""
-    manifest = {"schema": _SCHEMA, "size": size, "seed": seed}
+def _check(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder that holds anything but studies of this size and seed."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output: expected a folder, got the file '{folder}'; choose another path")
-    if (folder / MANIFEST).exists():
-        found = _read(folder / MANIFEST)
-        if found != manifest:
-            held = (
-                f"size {found.get('size')!r}, seed {found.get('seed')!r}"
-                if found.get("schema") == _SCHEMA
-                else "others"
-            )
-            raise UsageError(
-                f"output: '{folder}' holds studies of {held}, not of size {size!r}, seed {seed}; choose another folder"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"output: '{folder}' exists and holds no studies; choose another folder, or an empty one")
-    else:
-        write_atomically(folder / MANIFEST, to_json(manifest))
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"output: '{folder}' exists and holds no studies; choose another folder, or an empty one")
+        return
+    found = _read(folder / MANIFEST)
+    if found != manifest:
+        held = f"size {found.get('size')!r}, seed {found.get('seed')!r}" if found.get("schema") == _SCHEMA else "others"
+        wanted = f"size {manifest['size']!r}, seed {manifest['seed']}"
+        raise UsageError(f"output: '{folder}' holds studies of {held}, not of {wanted}; choose another folder")
 
 
 def read_result(study: Study, folder: Path, size: str, seed: int) -> Result | None:

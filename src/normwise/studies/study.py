@@ -11,13 +11,14 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from normwise.errors import NormwiseError, one_of
 from normwise.reporting.slider import Slider
+from normwise.studies.source import Heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,44 +28,6 @@ ERRORS = 3.0  # standard errors within which a prediction agrees
 RESOLUTION = 5.0  # the error, and the finite-size term, fit this often between two theories that are told apart
 Progress = Callable[[float], None]  # told the share of a study that is done, 0 to 1
 Item = TypeVar("Item")
-
-
-class Heading(Enum):
-    """The source's headings in its order, which is the book's: (part, heading)."""
-
-    RESIDUAL = (
-        "Core Architectural Applications in Deep Learning",
-        "Stabilizing Very Deep Networks: The Case of Residual Networks",
-    )
-    CONVOLUTIONAL = (
-        "Core Architectural Applications in Deep Learning",
-        "Application in Convolutional Neural Networks (CNNs)",
-    )
-    SEQUENCES = (
-        "Adapting Batch Normalization for Sequential and Structured Data",
-        "Challenges in Sequence Models: RNNs and Transformers",
-    )
-    GRAPHS = (
-        "Adapting Batch Normalization for Sequential and Structured Data",
-        "Challenges in Graph-Structured Data: GNNs",
-    )
-    ADVERSARIAL = (
-        "Batch Normalization in Advanced Training Paradigms",
-        "Generative Adversarial Networks (GANs)",
-    )
-    TRANSFER = ("Batch Normalization in Advanced Training Paradigms", "Transfer Learning and Domain Adaptation")
-    CONTRASTIVE = ("Batch Normalization in Advanced Training Paradigms", "Self-Supervised and Contrastive Learning")
-    AUGMENTATION = ("Batch Normalization in Advanced Training Paradigms", "Interaction with Data Augmentation")
-    PARALLEL = ("Large-Scale and Distributed Systems", "Data-Parallel Training and Synchronized BN (SyncBN)")
-    FEDERATED = ("Large-Scale and Distributed Systems", "Federated Learning (FL)")
-    BIOLOGY = (
-        "Interdisciplinary Connections and Societal Impact",
-        "Computational Biology: Mitigating Batch Effects",
-    )
-    PRIVACY = (
-        "Interdisciplinary Connections and Societal Impact",
-        "Privacy and Security: Differentially Private Batch Normalization",
-    )
 
 
 class Verdict(StrEnum):

@@ -77,6 +77,30 @@ def fresh_fakes_variance(
     return 2 * (1 - share) / count * (b * (1 + a * x_hat) ** 2 + (x_hat * b) ** 2 / 2)
 
 
+def gradient_through_statistics(
+    weight: Array, real: MeanVariance, fake: MeanVariance, *, share: float = 0.5, eps: float = 0.0
+) -> float:
+    r"""Return how much of the fakes' gradient flows through the batch's statistics, over what flows beside them.
+
+    Both are norms over all fakes, of the gradient of the mean fake logit by the features that BN normalises.
+
+    1. The logit is linear: :math:`\partial L/\partial\hat x_c` is :math:`w_c` for every fake (times a constant), 0 for reals.
+    2. BN's backward pass subtracts its mean over the batch, :math:`(1-\pi) w_c`, and :math:`\hat x` times its mean
+       product with :math:`\hat x`, :math:`(1-\pi) w_c a_c`; a and b are mean and variance of the fakes' :math:`\hat x`.
+    3. So the direct part is :math:`w_c/\sigma_c`, that through statistics :math:`-(1-\pi)(1 + a_c \hat x) w_c/\sigma_c`,
+       of mean square :math:`(1-\pi)^2 ((1+a_c^2)^2 + a_c^2 b_c)` times the direct one's.
+
+    Shape: weight and moments `(c,)`. Fakes like the reals: :math:`1-\pi`, half of the direct gradient is cancelled. A
+    batch of fakes alone (`share` 0): 1, all of it is: BN gives their features a mean no generator can move. Exact.
+    """
+    joint = joint_moments(real, fake, share)
+    variance = joint.variance + eps
+    a, b = (fake.mean - joint.mean) / variance**0.5, fake.variance / variance
+    direct = weight**2 / variance
+    through = ((1 + a**2) ** 2 + a**2 * b) * direct
+    return float((1 - share) * (through.sum() / direct.sum()) ** 0.5)
+
+
 def film_coefficients(
     gamma: Number, beta: Number, statistics: MeanVariance, eps: Number = 0.0
 ) -> tuple[Number, Number]:

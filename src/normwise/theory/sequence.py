@@ -12,6 +12,8 @@ normalization".
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from normwise.theory.mixture import MeanVariance, mixture
@@ -102,3 +104,36 @@ def rms_influence(count: Number, fourth_moment: Number = 3.0, scale: Number = 1.
     Exact for every batch (eps aside), with the batch's own k and population standard deviation `scale`.
     """
     return ((2 * count - 3 - fourth_moment) / (count - 1)) ** 0.5 / (count * scale)
+
+
+def composition_leak(count: int) -> float:
+    r"""Return how many nats pooled statistics tell of the next token, where tokens are tosses of a fair coin.
+
+    1. The mean of a feature over a batch's N tokens says how many are heads: of the m = N - 1 others, K, binomial.
+    2. The next token of the sequence is one of those m, any of them alike: heads with probability K/m.
+    3. A model that reads the statistics has the loss :math:`E[h(K/m)]`, h the entropy of a toss, where nothing can be
+       told it is log 2. The difference is about :math:`1/(2m)`: of order 1/(n T), as the Jacobian.
+    4. Where all N are alike, with probability :math:`2^{1-N}`, their normalised values are 0 and tell nothing.
+
+    The most that a model of single tokens after batch norm can gain; exact.
+
+    >>> print(round(composition_leak(16), 4), round(1 / 30, 4))
+    0.0345 0.0333
+    """
+    others = count - 1
+    share = np.arange(1, others) / others  # h is 0 where all are alike
+    ways = np.array([math.comb(others, k) / 2**others for k in range(1, others)])
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    return math.log(2) * (1 - 2.0 ** (1 - count)) - float(ways @ entropy)
+
+
+def believed_repetition(count: Number) -> Number:
+    r"""Return the probability such a model gives to a repetition of the token where a batch is half heads, half tails.
+
+    N/2 - 1 of the N - 1 other tokens are like this one. In evaluation the running statistics always say "half", and so
+    the model has the gambler's fallacy: below 1/2, though tosses are independent.
+
+    >>> print(round(believed_repetition(16), 3))
+    0.467
+    """
+    return (count / 2 - 1) / (count - 1)

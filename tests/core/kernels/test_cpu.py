@@ -34,6 +34,7 @@ def cells_of(kind: str, shape: tuple[int, ...]) -> Cells:
     return {
         "one": Cells(),
         "indexed": Cells(7, index),  # two of the seven are empty
+        "sorted": Cells(7, index.sort().values),
         "holes": Cells(mask=torch.rand(n, positions) > 0.4),
         "prefix": Cells(mask=prefix),
         "indexed prefix": Cells(5, index, mask=prefix),
@@ -42,7 +43,7 @@ def cells_of(kind: str, shape: tuple[int, ...]) -> Cells:
     }[kind]
 
 
-KINDS = ("one", "indexed", "holes", "prefix", "indexed prefix", "steps", "ragged steps")
+KINDS = ("one", "indexed", "sorted", "holes", "prefix", "indexed prefix", "steps", "ragged steps")
 
 
 def near(ours: Tensor, exact: Tensor, tolerance: float) -> None:
@@ -197,9 +198,16 @@ def test_dispatch_goes_by_device_dtype_size_and_layout():
         assert not prefers_native(large)
 
 
-def test_masks_become_runs():
-    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 1, 0]], dtype=bool)
-    first, begin, end = np.zeros(5, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
-    loops.find_runs(mask, first, begin, end)
-    runs = [[(int(begin[k]), int(end[k])) for k in range(first[i], first[i + 1])] for i in range(4)]
-    assert runs == [[(0, 2), (3, 4)], [], [(1, 4)], [(0, 1), (2, 3)]]
+def test_a_mask_ends_after_its_last_valid_position():
+    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
+    end = np.empty(4, np.int64)
+    loops.find_ends(mask, end)
+    assert end.tolist() == [4, 0, 3, 1]
+
+
+@pytest.mark.parametrize(("index", "natural"), [([0, 0, 2, 2], True), ([1, 0, 2, 2], False), ([-1, 0, 0, 1], False)])
+def test_sorted_samples_are_recognised(index, natural):
+    order, start = np.empty(4, np.int64), np.zeros(4, np.int64)
+    assert loops.order_by_group(np.array(index), order, start) is natural
+    assert start[-1] == sum(group >= 0 for group in index)
+    assert [index[i] for i in order[: start[-1]]] == sorted(group for group in index if group >= 0)

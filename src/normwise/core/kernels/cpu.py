@@ -208,12 +208,22 @@ class _Walk:
 
 
 def _walk(x: Tensor, cells: Cells) -> _Walk:
-    """Return how this tensor is walked; kept with the cells, so that backward finds it."""
+    """Return how this tensor is walked; kept with the cells, so that backward finds it, or for good if all follows."""
     layout = _layout(x, cells)
-    key = (layout, x.shape)
+    shape = x.shape[0], x.shape[1], x.shape[2]
+    key = (layout, shape)
     if key not in cells.derived:
-        cells.derived[key] = _plan(layout, x, cells)
+        plain = cells.sample is None and cells.mask is None
+        plan = _plain_plan(layout, shape, cells.count, cells.steps) if plain else _plan(layout, shape, cells)
+        cells.derived[key] = plan
     return cells.derived[key]
+
+
+@lru_cache(maxsize=256)
+def _plain_plan(layout: _Layout, shape: tuple[int, int, int], count: int, steps: bool) -> _Walk:
+    """Return the plan of cells that follow from the shape of the tensor."""
+    with torch.inference_mode(False):  # whoever asks first, gradients may be asked for later
+        return _plan(layout, shape, Cells(count, steps=steps))
 
 
 def _layout(x: Tensor, cells: Cells) -> _Layout:
@@ -226,8 +236,8 @@ def _layout(x: Tensor, cells: Cells) -> _Layout:
     return _Layout.WIDE if crowded and cells.mask is None else _Layout.PLANES
 
 
-def _plan(layout: _Layout, x: Tensor, cells: Cells) -> _Walk:
-    n, _, positions = x.shape
+def _plan(layout: _Layout, shape: tuple[int, int, int], cells: Cells) -> _Walk:
+    n, _, positions = shape
     steps_in_rows = cells.steps and layout is _Layout.LAST
     groups = cells.count if steps_in_rows or not cells.steps else 1
     index, each = cells.sample, positions
@@ -254,7 +264,7 @@ def _plan(layout: _Layout, x: Tensor, cells: Cells) -> _Walk:
         count = valid.sum().view(1) if index is None else valid.new_zeros(groups).index_add(0, index, valid)
     if cells.steps and not steps_in_rows:
         count = count.new_full((cells.count,), n)
-    return _Walk(layout, cells, (n, x.shape[1], positions), groups, count.unsqueeze(1), kind, by_group, in_place)
+    return _Walk(layout, cells, shape, groups, count.unsqueeze(1), kind, by_group, in_place)
 
 
 def _index_of_rows(n: int, positions: int, cells: Cells) -> Tensor | None:

@@ -30,7 +30,7 @@ from numba import njit
 BLOCK = 4096  # values summed in their own dtype before a merge
 ROWS = 256  # rows summed in their own dtype before a merge
 COLUMNS = 1024  # columns worked on at a time, so that their sums stay in the fastest cache
-PIVOT = 8  # values that a first pivot is the mean of
+PIVOT = 8  # values that a first pivot is made of
 
 loop: Callable[[Any], Any] = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract", "arcp"})
 
@@ -106,11 +106,15 @@ def _finish(count, sums, mean, g, low):
 
 @loop
 def _pivot(values):
-    """Return the mean of the first few values, or 0 where that is not finite."""
-    total = values.dtype.type(0)
+    """Return the mean of the first few values but the largest and the smallest, or 0 where that is not finite."""
     count = min(PIVOT, len(values))
+    total = values.dtype.type(0)
+    least = most = values[0]
     for i in range(count):
         total += values[i]
+        least, most = min(least, values[i]), max(most, values[i])
+    if count > 2:
+        total, count = total - least - most, count - 2
     total /= values.dtype.type(count)
     return total if np.isfinite(total) else values.dtype.type(0)
 
@@ -420,11 +424,11 @@ def reduce_backward_rows(low, high, dy, x, start, mean, gated, zero, slope, rest
         s, t, kept = np.zeros(width, x.dtype), np.zeros(width, x.dtype), np.empty(width, x.dtype)
         for g in range(len(start) - 1):
             middle = mean[g, left:right]
-            z, a, d = zero[g, left:right], slope[g, left:right], rest[g, left:right]
             for block in range(start[g], start[g + 1], ROWS):
                 for i in range(block, min(start[g + 1], block + ROWS)):
                     values, slopes = x[i, left:right], dy[i, left:right]
                     if gated:
+                        z, a, d = zero[g, left:right], slope[g, left:right], rest[g, left:right]
                         for j in range(width):
                             kept[j] = number(0) if (values[j] - z[j]) * a[j] + d[j] <= 0 else slopes[j]
                         for j in range(width):

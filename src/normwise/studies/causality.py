@@ -1,0 +1,332 @@
+"""The future in pooled statistics: how far one input reaches back, what a model learns from it, and norms by batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from normwise.layers import AcrossChannelNorm, BatchNorm, GhostBatchNorm, TimewiseBatchNorm
+from normwise.reporting import style
+from normwise.reporting.slider import Slider
+from normwise.studies.attention import Norm, VisionTransformer, language_model, text
+from normwise.studies.data import digits
+from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.theory import sequence as theory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SEQUENCES, _STEPS, _CHANNELS = 8, 16, 64
+_COUNTS = (1, 4, 16, 64)  # sequences
+_GROUPS = {"pooled": (0, 2), "time-wise": (0,), "layer norm": (1,)}  # axes of `(n, c, t)` that share statistics
+_REPLICATES = {"tiny": 6, "quick": 12, "full": 40}
+_TOSSES, _TOGETHER, _TESTED, _FEATURES = 8, 1024, 40, 4  # a sequence; tokens a step; steps to test on
+_LEAKED = {"tiny": (8,), "quick": (8, 16, 32), "full": (8, 16, 32, 64)}  # tokens that share statistics
+_TOSS_STEPS = {"tiny": 250, "quick": 250, "full": 1000}
+_TRAINED = {"tiny": 3, "quick": 3, "full": 8}
+_NORMS: dict[str, Norm] = {"batch norm": BatchNorm, "layer norm": AcrossChannelNorm}
+_WIDTH, _CONTEXT = 32, 32
+_TEXTS, _IMAGES = (1, 4, 16), (4, 16, 64, 128)  # batch sizes
+_STEPS_TRAINED = {"tiny": 2, "quick": 60, "full": 600}
+_FUTURE = f"influence of a future input, {_SEQUENCES} sequences of {_STEPS} steps: pooled"
+_FUTURE_LATER = "the same, pooled, in evaluation"
+_FUTURE_TIMEWISE = "the same, time-wise"
+_FUTURE_LAYER = "the same, layer norm"
+_OTHERS = f"influence of another of {_SEQUENCES} sequences at the same step: time-wise"
+_GAIN = f"nats gained on tosses of a coin from {_TOSSES} tokens' statistics: pooled"
+_GAIN_LAYER = "the same, layer norm"
+_REPETITION = "probability that it then gives to a repetition in evaluation"
+
+
+def _gaussian(count: Any) -> Any:
+    """Return the influence among so many Gaussian values, whose mean fourth moment is known for every number."""
+    return theory.rms_influence(count, 3 * (count - 1) / (count + 1))
+
+
+def predict(_: Mapping[str, Any]) -> dict[str, Prediction]:
+    """Return influences in standard deviations, and what they are worth to a model of coin tosses."""
+    values = _SEQUENCES * _STEPS
+    pooled, leak = float(_gaussian(values)), theory.composition_leak(_TOSSES)
+    short = "gradient descent stops short of the best predictor"
+    return {
+        _FUTURE: Prediction(pooled, rival=1 / values),
+        _FUTURE_LATER: Prediction(0.0, rival=pooled),
+        _FUTURE_TIMEWISE: Prediction(0.0, rival=pooled),
+        _FUTURE_LAYER: Prediction(0.0, claim=0.0, rival=pooled),
+        _OTHERS: Prediction(float(_gaussian(_SEQUENCES)), rival=pooled),
+        _GAIN: Prediction(leak, rival=0.0, finite_size=0.005, reason=short),
+        _GAIN_LAYER: Prediction(0.0, claim=0.0, rival=leak, finite_size=0.001, reason=short),
+        _REPETITION: Prediction(
+            float(theory.believed_repetition(_TOSSES)), rival=0.5, finite_size=0.012, reason=short
+        ),
+    }  # fmt: skip
+
+
+def measure(seed: int, size: str, progress: Progress) -> Measurement:
+    """Differentiate outputs by future inputs; train on tosses, where there is nothing to learn, on text and on digits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        estimates, shown = _influences(_REPLICATES[size])
+        work = [(kind, count) for _ in range(_TRAINED[size]) for kind in ("pooled", "layer norm") for count in _LEAKED[size]]
+        tossed = [
+            _tossed(kind, count, _TOSS_STEPS[size])
+            for kind, count in tracked(work, lambda share: progress(0.1 + 0.4 * share))
+        ]
+        pooled, single = np.array(tossed).reshape(_TRAINED[size], 2, len(_LEAKED[size]), 3).swapaxes(0, 1)
+        shown |= _by_batch_size(size, lambda share: progress(0.5 + 0.5 * share))
+    for name, gains in (("pooled", pooled[..., 0]), ("in evaluation", pooled[..., 1]), ("layer norm", single[..., 0])):
+        shown[f"gain, {name}"] = series(_LEAKED[size], gains)
+    for name, values in ((_GAIN, pooled[..., 0]), (_GAIN_LAYER, single[..., 0]), (_REPETITION, pooled[..., 2])):
+        estimates[name] = Estimate.of(values[:, 0])
+    return Measurement(estimates, {}, shown)
+
+
+def _influences(replicates: int) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Return what future inputs do under each norm, by their distance and by the number of tokens."""
+    future = torch.ones(_STEPS, _STEPS).triu(1).bool()
+    found: dict[Any, list[Any]] = {}
+    for _ in range(replicates):
+        for name in _GROUPS:
+            norm = _norm(name)
+            squares = _squared_influence(name, norm, _SEQUENCES)
+            found.setdefault(name, []).append(float(squares.mean(1)[future].mean()))
+            by_lag = [float(squares.mean(1).diagonal(lag).mean()) for lag in range(1 - _STEPS, _STEPS) if lag]
+            found.setdefault((name, "lag"), []).append(by_lag)
+            if name == "time-wise":
+                found.setdefault("others", []).append(float(squares[:, 1:].diagonal(dim1=0, dim2=2).mean()))
+            if name == "pooled":
+                later = _squared_influence(name, norm.eval(), _SEQUENCES)
+                found.setdefault("later", []).append(float(later.mean(1)[future].mean()))
+        for count in _COUNTS:
+            squares = _squared_influence("pooled", _norm("pooled"), count)
+            found.setdefault("growth", []).append(float(squares.mean(1)[future].mean()))
+    quantities = {
+        _FUTURE: "pooled", _FUTURE_LATER: "later", _FUTURE_TIMEWISE: "time-wise", _FUTURE_LAYER: "layer norm",
+        _OTHERS: "others",
+    }  # fmt: skip
+    estimates = {quantity: Estimate.jackknife(_root_mean, found[name]) for quantity, name in quantities.items()}
+    lags = [lag for lag in range(1 - _STEPS, _STEPS) if lag]
+    shown = {f"lag, {name}": _roots(lags, found[name, "lag"]) for name in _GROUPS}
+    counts = [count * _STEPS for count in _COUNTS]
+    return estimates, {**shown, "growth": _roots(counts, np.reshape(found["growth"], (replicates, -1)))}
+
+
+def _norm(name: str) -> nn.Module:
+    if name == "time-wise":
+        return TimewiseBatchNorm(_CHANNELS, _STEPS, affine=False)
+    return (BatchNorm if name == "pooled" else AcrossChannelNorm)(_CHANNELS, affine=False)
+
+
+def _squared_influence(name: str, norm: nn.Module, count: int) -> Tensor:
+    """Return `(t, n, s)`: the mean square of the derivative of the first sequence's output at t by each input at s.
+
+    In standard deviations of what is normalised together; mean over channels, whose outputs take signs at random, so
+    that they cannot cancel.
+    """
+    x = torch.randn(count, _CHANNELS, _STEPS, requires_grad=True)
+    y = norm(x)
+    deviation = x.detach().std(_GROUPS[name], correction=0, keepdim=True).expand_as(x)[0]
+    rows: list[Tensor] = []
+    for t in range(_STEPS):
+        (row,) = torch.autograd.grad(y[0, :, t] @ torch.randn(_CHANNELS).sign(), x, retain_graph=True)
+        rows.append((row * deviation[:, t].unsqueeze(1)).square().mean(1))
+    return torch.stack(rows)
+
+
+def _root_mean(squares: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _roots(x: list[int], squares: Any) -> dict[str, list[float]]:
+    each = [Estimate.jackknife(_root_mean, column) for column in np.asarray(squares).T]
+    return {"x": list(x), "y": [one.value for one in each], "error": [one.error for one in each]}
+
+
+def _tossed(kind: str, count: int, steps: int) -> tuple[float, float, float]:
+    """Train a model of single tokens to foretell independent tosses; `count` of them share statistics.
+
+    Return the nats it gains on log 2 in training mode and in evaluation, both on new tosses, and the probability of a
+    repetition in evaluation.
+    """
+    splits, sequences = _TOGETHER // count, _TOGETHER // _TOSSES
+    embed = nn.Embedding(2, _FEATURES)
+    norm = GhostBatchNorm(_FEATURES, splits) if kind == "pooled" else AcrossChannelNorm(_FEATURES)
+    head = nn.Sequential(nn.Linear(_FEATURES, 32), nn.GELU(), nn.Linear(32, 2))
+    model = nn.ModuleList([embed, norm, head])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-2, total_steps=steps)
+
+    def forward(tokens: Tensor) -> Tensor:
+        return head(norm(embed(tokens).transpose(1, 2)).transpose(1, 2))
+
+    def loss() -> Tensor:
+        tokens = torch.randint(2, (sequences, _TOSSES))
+        return functional.cross_entropy(forward(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        gain, later = (
+            math.log(2) - float(torch.stack([loss() for _ in range(_TESTED)]).mean())
+            for _ in (model.train(), model.eval())
+        )
+        repeated = forward(torch.tensor([[0, 1]])).softmax(-1)[0].diagonal()
+    return gain, later, float(repeated.mean())
+
+
+def _by_batch_size(size: str, progress: Progress) -> dict[str, Any]:
+    """Return losses on held-back text and accuracies on held-back digits, by the batch size of training."""
+    written, (images, labels) = text(), digits()
+    found: dict[str, list[list[float]]] = {}
+    for _ in tracked(range(_TRAINED[size]), progress):
+        for name, norm in _NORMS.items():
+            losses = [_read(norm, written, batch, _STEPS_TRAINED[size]) for batch in _TEXTS]
+            for mode, values in zip(("its batch", "in evaluation"), zip(*losses, strict=True), strict=True):
+                found.setdefault(f"text, {name}, {mode}", []).append(list(values))
+            found.setdefault(f"digits, {name}", []).append(
+                [_saw(norm, images, labels, batch, _STEPS_TRAINED[size]) for batch in _IMAGES]
+            )
+    return {name: series(_TEXTS if "text" in name else _IMAGES, values) for name, values in found.items()}
+
+
+def _read(norm: Norm, written: Tensor, batch: int, steps: int) -> tuple[float, float]:
+    """Train on text; return the loss on later text with the statistics of batches of that size, and in evaluation."""
+    model, train = language_model(_WIDTH, _CONTEXT, norm), len(written) * 9 // 10
+
+    def loss(part: Tensor, count: int) -> Tensor:
+        starts = torch.randint(len(part) - _CONTEXT, (count, 1))
+        chosen = part[starts + torch.arange(_CONTEXT + 1)]
+        return functional.cross_entropy(model(chosen[:, :-1]).flatten(0, 1), chosen[:, 1:].flatten())
+
+    _fit(model, steps, lambda: loss(written[:train], batch))
+    with torch.no_grad():
+        trained = float(torch.stack([loss(written[train:], batch) for _ in range(128 // batch)]).mean())
+        model.eval()
+        return trained, float(loss(written[train:], 256))
+
+
+def _saw(norm: Norm, images: Tensor, labels: Tensor, batch: int, steps: int) -> float:
+    """Train a small vision transformer; return its accuracy on held-back digits."""
+    model = VisionTransformer(_WIDTH, norm)
+
+    def loss() -> Tensor:
+        chosen = torch.randint(1300, (batch,))
+        return functional.cross_entropy(model(images[chosen]), labels[chosen])
+
+    _fit(model, steps, loss)
+    with torch.no_grad():
+        return float((model.eval()(images[1300:]).argmax(1) == labels[1300:]).double().mean())
+
+
+def _fit(model: nn.Module, steps: int, loss: Callable[[], Tensor]) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+
+def figures(result: Measurement) -> dict[str, Figure]:
+    """Draw how far inputs reach, what that is worth, and both norms over batch sizes."""
+    shown, made = result.series, {}
+    made["distance"], axes = style.figure(
+        "The future reaches back at any distance", "steps from output to input", "influence, in standard deviations"
+    )
+    lags, values = np.array([1 - _STEPS, _STEPS - 1]), _SEQUENCES * _STEPS
+    style.curve(axes, lags, np.full(2, _gaussian(values)))
+    style.curve(axes, lags, np.zeros(2), color=style.GREEN)
+    style.points(axes, shown["lag, pooled"], "pooled")
+    style.points(axes, shown["lag, layer norm"], "layer norm,\ntime-wise", color=style.GREEN)
+    style.points(axes, shown["lag, time-wise"], color=style.GREEN)
+    axes.set_ylim(bottom=-0.05 * _gaussian(values))
+    style.mark(axes, 0.5, "future")
+    made["tokens"], axes = style.figure(
+        "It thins out over the tokens of a batch", "sequences x steps", "influence of one future input", log="xy"
+    )
+    counts = np.array([_COUNTS[0], _COUNTS[-1]]) * _STEPS
+    style.curve(axes, counts, _gaussian(counts), "theory,\n√2 / nT")
+    style.points(axes, shown["growth"], "pooled")
+    made["tosses"], axes = style.figure(
+        "And it lets a model foretell a fair coin", "tokens that share statistics", "nats gained on log 2", log="x"
+    )
+    tokens = np.unique(np.geomspace(_LEAKED["full"][0], _LEAKED["full"][-1], 30).astype(int))
+    style.curve(axes, tokens, [theory.composition_leak(int(count)) for count in tokens])
+    style.curve(axes, tokens[[0, -1]], np.zeros(2), color=style.GREEN)
+    style.points(axes, shown["gain, pooled"], "pooled, its\nbatch")
+    style.points(axes, shown["gain, in evaluation"], "pooled, in\nevaluation", color=style.PURPLE)
+    style.points(axes, shown["gain, layer norm"], "layer norm", color=style.GREEN)
+    made["text"], axes = style.figure(
+        "A model of text", "sequences in a batch of training", "loss on held-back text, nats", log="x"
+    )
+    style.points(axes, shown["text, batch norm, its batch"], "batch norm,\nits batch", color=style.PURPLE, hollow=True)
+    style.points(axes, shown["text, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
+    style.points(axes, shown["text, layer norm, in evaluation"], "layer norm", color=style.GREEN)
+    made["digits"], axes = style.figure(
+        "A vision transformer", "images in a batch of training", "accuracy on held-back digits", log="x"
+    )
+    style.points(axes, shown["digits, batch norm"], "batch norm", color=style.PURPLE)
+    style.points(axes, shown["digits, layer norm"], "layer norm", color=style.GREEN)
+    return made
+
+
+def sliders(_: Measurement) -> list[Slider]:
+    """Return the influence of one input on others' outputs, by the length of sequences and their number."""
+    return [
+        Slider(
+            parameter="sequences",
+            positions=[4, 8, 16, 32, 64, 128],
+            start=1,
+            x=np.arange(2, 65),
+            curves={
+                "the future": lambda steps, count: _gaussian(count * steps),
+                "other, step": lambda steps, count: _gaussian(count + 0 * steps),
+            },
+            colors={"other, step": "orange"},
+            log=True,
+            x_label="steps",
+            y_label="influence, in standard deviations",
+            told=lambda count: (
+                f"{count:g} sequences of {_STEPS} steps: pooled statistics are worth "
+                f"{theory.composition_leak(int(count) * _STEPS):.5f} nats a token; time-wise ones nothing of the future, "
+                f"but another sequence reaches {_gaussian(count) / _gaussian(count * _STEPS):.0f} times as far"
+            ),
+        )
+    ]
+
+
+STUDY = Study(
+    name="causality",
+    heading=Heading.SEQUENCES,
+    title="What pooled statistics tell of the future",
+    claim=(
+        "“In language modeling the pooling of statistics across time in BN would violate causality by allowing information "
+        "from the future to leak into the representation of the past. LN, by normalizing each token's representation "
+        "independently, respects this causal structure. Its immunity to batch size makes it more stable.”"
+    ),
+    theory=(
+        "An output's derivative by any other input among the N = nT values of a channel is -(1 + y_i y_j)/(N sigma): in root "
+        "mean square √2/N, whether the input lies before or after, near or far. What a model can make of it is finite too: "
+        "a batch's mean tells how many tokens of each kind are left, worth about 1/(2N) nats on tosses of a fair coin, of "
+        "which nothing can be known. In evaluation that knowledge is gone and the habit stays: such a model believes that a "
+        "repetition is rarer than it is. Layer norm, time-wise statistics and evaluation give exactly 0; but time-wise "
+        "statistics tie the sequences of a batch T times as firmly."
+    ),
+    advice=(
+        "In anything autoregressive use layer norm, and never believe a training loss under pooled batch statistics: measure "
+        "it in evaluation, most of all where a batch holds fewer than a thousand tokens."
+    ),
+    order=1,
+    predict=predict,
+    measure=measure,
+    figures=figures,
+    sliders=sliders,
+)

@@ -1,0 +1,169 @@
+"""Small adversarial networks for 8 x 8 digits, whose discriminators differ in their normalization only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from normwise.layers import BatchInfo, BatchNorm, DomainBatchNorm
+
+PIXELS, LATENT = 64, 16
+_WIDTH, _SLOPE = 128, 0.2
+_RATE, _BETAS = 1e-3, (0.5, 0.999)  # the same for all
+_ITERATIONS = 300  # of the power method, after which a norm is known to 3 digits
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A discriminator's norm by its number of features, and what is made of its weights."""
+
+    norm: Callable[[int], nn.Module]
+    weights: Callable[[nn.Module], nn.Module] = lambda linear: linear
+
+
+KINDS = {
+    "joint BN": Kind(BatchNorm),
+    "separate BN": Kind(partial(DomainBatchNorm, num_domains=2)),  # domain 0 is real, 1 is fake
+    "LayerNorm": Kind(nn.LayerNorm),
+    "spectral norm": Kind(lambda _: nn.Identity(), spectral_norm),
+}
+
+
+def discriminator(kind: Kind) -> nn.Sequential:
+    """Return a discriminator from `(n, 64)` to logits `(n, 1)`."""
+    sizes = ((PIXELS, _WIDTH), (_WIDTH, _WIDTH))
+    hidden = [(kind.weights(nn.Linear(i, o)), kind.norm(o), nn.LeakyReLU(_SLOPE)) for i, o in sizes]
+    return nn.Sequential(*(layer for block in hidden for layer in block), kind.weights(nn.Linear(_WIDTH, 1)))
+
+
+def generator_net() -> nn.Sequential:
+    """Return a generator from noise `(n, 16)` to images `(n, 64)` in [0, 1]."""
+    return nn.Sequential(
+        nn.Linear(LATENT, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(),
+        nn.Linear(_WIDTH, PIXELS), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+def judge(model: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of reals and fakes in one batch whose layers can know which is which."""
+    domain = torch.arange(2).repeat_interleave(torch.tensor([len(real), len(fake)]))
+    with BatchInfo(domain=domain):
+        logits = model(torch.cat([real, fake])).squeeze(1)
+    return logits[: len(real)], logits[len(real) :]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Both networks, and the generator's loss at each step."""
+
+    generator: nn.Sequential
+    discriminator: nn.Sequential
+    losses: list[float]
+
+    @torch.no_grad()
+    def images(self, noise: Tensor) -> Tensor:
+        """Return what the generator makes of noise in evaluation, `(n, 1, 8, 8)`."""
+        images = self.generator.eval()(noise)
+        self.generator.train()
+        return images.view(-1, 1, 8, 8)
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Return the non-saturating loss, which falls as fakes are taken for reals."""
+    return functional.softplus(-fake_logits).mean()
+
+
+def train(
+    kind: Kind, images: Tensor, *, steps: int, batch: int, noise: torch.Generator, every: int
+) -> Iterator[Trained]:
+    """Train, and give both networks after each `every` steps; the caller seeds torch.
+
+    Both players see reals and fakes in one batch, so that joint statistics are joint for both.
+    """
+    made, against = generator_net(), discriminator(kind)
+    optimizers = [torch.optim.Adam(net.parameters(), _RATE, betas=_BETAS, fused=True) for net in (made, against)]
+    losses: list[float] = []
+    for step in range(1, steps + 1):
+        real = images[torch.randint(len(images), (batch,), generator=noise)]
+        fake = made(torch.randn(batch, LATENT, generator=noise))
+        for optimizer, fakes in ((optimizers[1], fake.detach()), (optimizers[0], fake)):
+            of_real, of_fake = judge(against, real, fakes)
+            if fakes is fake:
+                loss = generator_loss(of_fake)
+                losses.append(float(loss.detach()))
+            else:
+                loss = generator_loss(of_real) + generator_loss(-of_fake)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if step % every == 0:
+            yield Trained(made, against, losses)
+
+
+@torch.no_grad()
+def hold_weights(model: nn.Module) -> None:
+    """Let the power iterations of spectral norms converge, and hold them there, also in training."""
+    for module in model.modules():
+        if isinstance(module, nn.utils.parametrize.ParametrizationList):
+            for _ in range(_ITERATIONS):
+                module()
+            module.eval()
+
+
+@contextmanager
+def constant_statistics(model: nn.Module) -> Generator[None]:
+    """Treat the statistics of all norms as constants in backward passes through what is computed inside."""
+
+    def hold(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        (x,) = inputs
+        return output.detach() + (x - x.detach()) * _slope(norm, x.detach())
+
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm | DomainBatchNorm | nn.LayerNorm)]
+    handles = [norm.register_forward_hook(hold) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _slope(norm: BatchNorm | DomainBatchNorm | nn.LayerNorm, x: Tensor) -> Tensor:
+    """Return what the norm multiplies x by."""
+    if isinstance(norm, nn.LayerNorm):
+        variance = x.var(1, unbiased=False, keepdim=True)
+    elif isinstance(norm, DomainBatchNorm):
+        domain = BatchInfo.current().domain
+        variance = torch.stack([x[domain == d].var(0, unbiased=False) for d in range(norm.num_domains)])[domain]
+    else:
+        variance = x.var(0, unbiased=False)
+    slope = (variance + norm.eps) ** -0.5
+    return slope if norm.weight is None else slope * norm.weight.detach()
+
+
+def through_statistics(model: nn.Module, real: Tensor, fake: Tensor, loss: Callable[[Tensor], Tensor]) -> float:
+    """Return the norm of the fakes' gradient that flows through statistics, over that of what flows beside them."""
+    fake = fake.detach().requires_grad_()
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(loss(judge(model, real, fake)[1]), fake)[0]
+
+    whole = gradient()
+    with constant_statistics(model):
+        direct = gradient()
+    return float((whole - direct).norm() / direct.norm())
+
+
+def lipschitz(model: nn.Module, real: Tensor, fake: Tensor) -> float:
+    """Return the largest singular value of all logits' Jacobian by the whole batch: its Lipschitz constant there."""
+    real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
+    logits = torch.cat(judge(model, real, fake))
+    rows = [torch.cat(torch.autograd.grad(logit, (real, fake), retain_graph=True)) for logit in logits]
+    jacobian = torch.stack(rows).flatten(1)
+    return float(torch.linalg.matrix_norm(jacobian, 2))

@@ -1,0 +1,109 @@
+"""Spoken vowels: 640 utterances of nine speakers, 7 to 29 steps long, and a small recurrent network that tells who speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from normwise.errors import DataError
+from normwise.layers import BatchInfo
+from normwise.studies.data import packaged
+
+CHANNELS, SPEAKERS, LONGEST = 12, 9, 29
+_FOLDER = "aeon/datasets/data/JapaneseVowels"
+
+
+@dataclass(frozen=True, eq=False)
+class Utterances:
+    """Sequences `(n, c, t)` with zeros after their end, their lengths `(n,)` and speakers `(n,)`."""
+
+    values: Tensor
+    lengths: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.labels)
+
+    def __getitem__(self, chosen: Tensor) -> Utterances:
+        """Return those of these indices."""
+        return Utterances(self.values[chosen], self.lengths[chosen], self.labels[chosen])
+
+
+def vowels() -> tuple[Utterances, Utterances]:
+    """Return JapaneseVowels, 270 utterances to train on and 370 held back; from the package aeon.
+
+    Reference: Kudo, Toyama and Shimbo 1999, "Multidimensional curve classification using passing-through regions".
+    """
+    train, held = (
+        packaged(f"{_FOLDER}/JapaneseVowels_{part}.ts", package="aeon==1.6.0", purpose="the JapaneseVowels data set")
+        for part in ("TRAIN", "TEST")
+    )
+    return read_utterances(train), read_utterances(held)
+
+
+def read_utterances(path: Path) -> Utterances:
+    """Read a `.ts` file: after `@data` one sequence a line, channels and then its class joined by colons.
+
+    Raises `DataError`, which names the line, for what is not 12 channels of one length up to 29 and a class 1 to 9.
+    """
+    sequences: list[Tensor] = []
+    labels: list[int] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = lines.index("@data") + 1 if "@data" in lines else len(lines)
+    for number, line in enumerate(lines[start:], start + 1):
+        *channels, label = line.split(":")
+        try:
+            sequence = torch.tensor([[float(value) for value in channel.split(",")] for channel in channels])
+            fits = sequence.ndim == 2 and len(sequence) == CHANNELS and sequence.shape[1] <= LONGEST  # noqa: PLR2004
+            speaker = int(label) - 1
+        except ValueError:
+            fits, speaker = False, -1
+        if not fits or not 0 <= speaker < SPEAKERS:
+            raise _spoilt(path, f"line {number}")
+        sequences.append(sequence.T)
+        labels.append(speaker)
+    if not sequences:
+        raise _spoilt(path, "no line")
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    values = torch.zeros(len(sequences), CHANNELS, LONGEST)
+    for row, sequence in zip(values, sequences, strict=True):
+        row[:, : len(sequence)] = sequence.T
+    return Utterances(values, lengths, torch.tensor(labels))
+
+
+def _spoilt(path: Path, found: str) -> DataError:
+    return DataError(
+        f"path must hold utterances of {CHANNELS} channels, at most {LONGEST} steps and a class of 1 to {SPEAKERS} "
+        f"after '@data', got {found} in '{path}'; install the data's package anew"
+    )
+
+
+class Recogniser(nn.Module):
+    """An LSTM, a norm over its outputs, a second LSTM, and a linear layer on its last valid step.
+
+    Reference: Laurent et al. 2016, "Batch normalized recurrent neural networks" (the norm between layers, not steps).
+    """
+
+    def __init__(self, norm: nn.Module, width: int) -> None:
+        """Take a norm of `(n, width, t)`, which finds the lengths in the active `BatchInfo`."""
+        super().__init__()
+        self.first = nn.LSTM(CHANNELS, width, batch_first=True)
+        self.norm = norm
+        self.second = nn.LSTM(width, width, batch_first=True)
+        self.classify = nn.Linear(width, SPEAKERS)
+
+    def features(self, x: Utterances) -> Tensor:
+        """Return what the norm is given, `(n, width, t)`, zeros after the end."""
+        alive = torch.arange(x.values.shape[2]) < x.lengths.unsqueeze(1)
+        return self.first(x.values.transpose(1, 2))[0].transpose(1, 2) * alive.unsqueeze(1)
+
+    def forward(self, x: Utterances) -> Tensor:
+        """Return logits `(n, speakers)`."""
+        with BatchInfo(lengths=x.lengths):
+            normalised = self.norm(self.features(x))
+        steps = self.second(normalised.transpose(1, 2))[0]
+        return self.classify(steps[torch.arange(len(x)), x.lengths - 1])
