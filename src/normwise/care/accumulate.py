@@ -138,7 +138,6 @@ class _Step:
         """Return the loss of each sample of a micro-batch; raise `Reached` at the use `stop`."""
         self._snapshot.restore()
         _seed(self._seeds[index])
-        torch.clear_autocast_cache()  # of weights cast in a pass without gradients
         batch = self._batches[index]
         with torch.set_grad_enabled(stop is None), self._pool.one_pass(scout=scout, stop=stop):
             losses = self._task.losses(self._model, self._task.run(self._model, batch), batch)
