@@ -12,6 +12,7 @@ test: .venv/stamp .data/stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 bench: .venv/stamp .data/stamp
+	$(BIN)/normwise bench
 	$(BIN)/python -m benchmarks.audit_cost
 
 studies: .venv/stamp .data/stamp

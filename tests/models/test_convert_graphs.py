@@ -151,6 +151,8 @@ def test_other_targets_look_inside_pygs_batch_norm():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConversionWarning)
             assert convert(norm, to) is norm
+        if to is BatchNorm:
+            assert convert(norm, "normwise") is norm  # ours is inside already
         with BatchInfo(mask=torch.ones(NODES, dtype=torch.bool)):
             torch.testing.assert_close(norm(x), expected)
     assert type(norm.module) is nn.BatchNorm1d
@@ -218,6 +220,13 @@ class Broken(pyg.GraphNorm):
         raise RuntimeError("needs more than nodes")
 
 
+class Trains(pyg.GraphNorm):
+    """A subclass that does more in training."""
+
+    def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
+        return super().forward(x, batch, batch_size) * (2 if self.training else 1)
+
+
 class Same(pyg.GraphNorm):
     """A subclass that does the same."""
 
@@ -225,10 +234,19 @@ class Same(pyg.GraphNorm):
 def test_subclasses_that_do_more_are_refused_and_others_not():
     fixed = pyg.GraphNorm(3)
     parametrize.register_parametrization(fixed, "weight", nn.Identity())
-    for norm in (Louder(3), Wider(3), Broken(3), fixed):
+    for norm in (Louder(3), Wider(3), Broken(3), Trains(3), fixed):
         with pytest.raises(ModelError, match=r"layer '0' \(\w+\) does more than the class it is of"):
             convert(nn.ModuleList([norm]), "normwise")
     assert isinstance(convert(nn.ModuleList([Same(3)]), "normwise")[0], GraphNorm)
+
+
+def test_buffers_outside_the_state_dict_stay_outside():
+    norm = pyg.BatchNorm(3)
+    norm.module._non_persistent_buffers_set.add("running_mean")
+    for to in ("normwise", "torch"):
+        norm = convert(norm, to)
+        assert "module.running_mean" not in norm.state_dict()
+        assert "module.running_var" in norm.state_dict()
 
 
 def test_a_converted_model_is_copied_and_pickled_and_still_knows_where_it_came_from():

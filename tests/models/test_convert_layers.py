@@ -104,6 +104,7 @@ def test_evaluation_is_the_old_layers(name):
     model, x = net(), batch()
     expected = model(x)
     assert quietly(model, to) is model
+    assert not any(module.training for module in model.modules())
     with BatchInfo(**info):
         torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
 
@@ -174,7 +175,10 @@ def test_nodes_there_and_back(name):
         convert(model, to)
     assert isinstance(model[1], GraphBatchNorm)
     assert model[1].module.weight is weight
-    torch.testing.assert_close(copy.deepcopy(model).eval()(x), copy.deepcopy(reference).eval()(x))
+    evaluated = convert(copy.deepcopy(reference).eval(), LIKE_PYG)
+    assert not any(module.training for module in evaluated.modules())
+    torch.testing.assert_close(evaluated(x), copy.deepcopy(reference).eval()(x))
+    torch.testing.assert_close(copy.deepcopy(model).eval()(x), evaluated(x))
     torch.testing.assert_close(copy.deepcopy(model)(x), copy.deepcopy(reference)(x))
     with telling(*back):
         convert(model, "torch")
@@ -454,6 +458,15 @@ def test_fixed_look_alikes_stay_fixed_and_buffers_buffers():
     assert model[0].running_mean.shape == (3,)
 
 
+def test_buffers_outside_the_state_dict_stay_outside():
+    norm = nn.BatchNorm1d(4)
+    norm._non_persistent_buffers_set.add("running_mean")
+    for to in ("masked", DOMAIN, "masked", "torch"):
+        norm = quietly(norm, to)
+        assert "running_mean" not in norm.state_dict()
+        assert "running_var" in norm.state_dict()
+
+
 def test_half_precision_tables_stay_so():
     model = nn.BatchNorm1d(4).to(torch.bfloat16)
     for to in (DOMAIN, CLASSES, EMBEDDINGS, AcrossChannelNorm):
@@ -518,6 +531,11 @@ def test_layers_of_other_ranks_are_refused_before_anything_changes(to):
     with pytest.raises(ModelError, match=r"layer '2' \(BatchNorm2d\) does not take the inputs of [23] dimensions"):
         quietly(model, to)
     assert model[0] is first
+
+
+def test_single_nodes_need_statistics():
+    with pytest.raises(UsageError, match="allow_single_element must be False without track_running_stats"):
+        convert(nn.BatchNorm1d(3, track_running_stats=False), partial(LIKE_PYG, allow_single_element=True))
 
 
 def test_renormalisation_needs_statistics():

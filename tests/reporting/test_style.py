@@ -149,3 +149,30 @@ def test_claims_and_theory_can_be_read_on_light_and_on_dark():
         assert _contrast(light, "#ffffff") >= 3.5
         assert _contrast(dark, "#12161b") >= 6
     assert all(_contrast(dark, "#12161b") >= 6 for _, dark in style.PALETTE.values())
+
+
+def test_a_gallery_shows_every_picture_pixel_by_pixel_with_gaps_that_are_see_through():
+    pictures = np.linspace(0, 1, 2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
+    with style.look():
+        made = style.gallery("A title", {"drawn": pictures, "too bright": pictures[:1] + 1})
+        style.png(made)
+    first, second = (np.asarray(axes.images[0].get_array()) for axes in made.axes)
+    assert first.shape == (9, 14, 4)
+    np.testing.assert_array_equal(first[5:, 10:, 0], pictures[1, 2])
+    assert (first[4] == 0).all()
+    assert (first[:, 4] == 0).all()
+    assert (second[:, :4] == 1).all()
+    assert [axes.texts[0].get_text() for axes in made.axes] == ["drawn", "too bright"]
+
+
+def test_categories_stand_where_they_are_drawn():
+    with style.look():
+        _, axes = style.figure("A title", "", "y")
+        style.categories(axes, ("one", "two"))
+    assert [
+        (tick.get_text(), place) for tick, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    ] == [
+        ("one", 0),
+        ("two", 1),
+    ]
+    assert axes.get_xlim() == (-0.5, 1.5)

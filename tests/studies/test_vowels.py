@@ -42,7 +42,7 @@ def test_a_file_is_read_channel_by_channel(tmp_path):
     ],
 )
 def test_a_spoilt_line_is_named(tmp_path, wrong):
-    with pytest.raises(DataError, match="line 5.*few.ts"):
+    with pytest.raises(DataError, match=r"line 5.*few\.ts"):
         read_utterances(written(tmp_path, line(3, 1), wrong))
 
 

@@ -137,3 +137,33 @@ def test_drawn_influence_of_the_future():
     predicted = sequence.rms_influence(n * steps) ** 2
     # 3 in place of each batch's own fourth moment: relative order 1/N^2
     assert_agrees(np.array(drawn), predicted, rival=1 / (n * steps) ** 2, allowance=predicted * 2 / (n * steps) ** 2)
+
+
+def tosses(count):
+    """Every batch of tosses, `(2^n, n)`."""
+    return (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 9])
+def test_what_all_batches_of_tosses_tell(count):
+    """The best predictor of the second token from the first one's normalised value, over every batch there is."""
+    batches = tosses(count)
+    spread = batches.std(1)
+    y = np.where(spread > 0, (batches[:, 0] - batches.mean(1)) / np.where(spread > 0, spread, 1), 0).round(9)
+    loss = 0.0
+    for value in np.unique(y):
+        heads = batches[y == value, 1]
+        given = [share for share in (heads.mean(), 1 - heads.mean()) if share > 0]
+        loss -= len(heads) / len(batches) * sum(share * np.log(share) for share in given)
+    assert sequence.composition_leak(count) == pytest.approx(np.log(2) - loss, abs=1e-12)
+
+
+def test_what_a_batch_tells_falls_as_one_over_its_tokens():
+    assert sequence.composition_leak(1000) * 2 * 999 == pytest.approx(1, abs=2e-3)
+
+
+def test_a_repetition_in_a_balanced_batch():
+    batches = tosses(10)
+    balanced = batches[batches.sum(1) == 5]
+    repeated = np.mean(balanced[:, 0] == balanced[:, 1])
+    assert sequence.believed_repetition(10) == pytest.approx(repeated, rel=1e-12)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from normwise.core import running
 from normwise.layers.base import RunningNorm
@@ -70,8 +69,7 @@ def to_pyg(exchange: Exchange, layer: NormLayer, kind: type[nn.Module]) -> nn.Mo
 
 def _rebuilt(exchange: Exchange, layer: NormLayer, kind: Callable[..., Any]) -> Any:
     """Return a layer of the other side on the same tensors, note where it parts, or refuse."""
-    parametrized = any(parametrize.is_parametrized(module) for module in layer.module.modules())
-    new = None if parametrized else _rebuild(kind, layer.module)
+    new = _rebuild(kind, layer.module)
     if new is None:
         raise refusal(layer, "does more than the class it is of, which would be lost; leave it out with where=")
     note = _difference(layer.module)
@@ -87,7 +85,7 @@ def _rebuild(kind: Callable[..., Any], module: nn.Module) -> Any:
     if "in_channels" in taken:
         arguments["in_channels"] = _channels(module)
     new = kind(**arguments)
-    if list(new.state_dict()) != list(module.state_dict()):
+    if _tables(new) != _tables(module):
         return None
     for name, place in new.named_modules():
         source = module.get_submodule(name)
@@ -95,6 +93,11 @@ def _rebuild(kind: Callable[..., Any], module: nn.Module) -> Any:
         place._buffers.update(source._buffers)
         place._non_persistent_buffers_set = set(source._non_persistent_buffers_set)
     return new if _agree(new, module) else None
+
+
+def _tables(module: nn.Module) -> set[str]:
+    """Return the names of all parameters and buffers."""
+    return {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
 
 
 def _channels(module: Any) -> int:

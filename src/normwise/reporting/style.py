@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,13 @@ def points(
         zorder=3,
     )
     _name(axes, measured["y"], label, color)
+
+
+def categories(axes: Axes, names: Iterable[str]) -> None:
+    """Put names at 0, 1, 2... of the horizontal axis, with room on either side."""
+    labels = list(names)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
 
 
 def mark(axes: Axes, x: float, label: str) -> None:

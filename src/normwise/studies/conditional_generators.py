@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from normwise.layers import BatchInfo, BatchNorm, ConditionalBatchNorm
 
 CLASSES, LATENT, SIDE, KERNEL = 10, 8, 8, 3
-_RATE, _BATCH = 5e-3, 16  # of Adam; images of each class in a step
+_RATE, _BATCH = 1e-2, 16  # of Adam; images of each class in a step
 
 
 @dataclass(frozen=True)

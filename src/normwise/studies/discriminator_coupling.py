@@ -53,15 +53,17 @@ _COLORS = {
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     """Return shifts, gradients and Lipschitz constants; each is told apart from what another norm does."""
     real, fake, other, weight = (np.array(given[name]) for name in ("real", "fake", "other", "weight"))
-    moments = [_moments(x) for x in (real, fake, other)]
-    shift = _size(theory.logit_shift(real, weight, *moments, eps=given["eps"]))
-    alone = _size(theory.logit_shift(real, weight, *moments, share=1.0, eps=given["eps"]))
+    reals, fakes, others = (_moments(x) for x in (real, fake, other))
+    shift, alone = (
+        _size(theory.logit_shift(real, weight, reals, fakes, others, share=share, eps=given["eps"]))
+        for share in (0.5, 1.0)
+    )
     batch = 2 * _MANY * _HALF
-    joint = theory.joint_moments(*moments[:2])
-    fresh = float((theory.fresh_fakes_variance(real, *moments[:2], batch) @ weight**2).mean())
-    by_mean = float((moments[1].variance / joint.variance) @ weight**2) / batch  # as if only the mean moved
+    joint = theory.joint_moments(reals, fakes)
+    fresh = float((theory.fresh_fakes_variance(real, reals, fakes, batch) @ weight**2).mean())
+    by_mean = float((fakes.variance / joint.variance) @ weight**2) / batch  # as if only the mean moved
     through, through_alone = (
-        theory.gradient_through_statistics(weight, *moments[:2], share=share, eps=given["eps"]) for share in (0.5, 0.0)
+        theory.gradient_through_statistics(weight, reals, fakes, share=share, eps=given["eps"]) for share in (0.5, 0.0)
     )
     steepest = float(np.max(theory.film_coefficients(1.0, 0.0, joint, given["eps"])[0]))
     faded = MeanVariance(_FADED * joint.mean, _FADED**2 * joint.variance)
@@ -214,9 +216,13 @@ def _at_start(kind: gans.Kind, pixels: Tensor, generator: torch.Generator) -> di
     few = real[:_SOME], fake[:_SOME]
     return {
         **_looked_at(model, real, fake, _some(pixels, _HALF, generator)),
-        "layer": float(torch.linalg.matrix_norm(model[0].weight.detach(), 2)),
+        "layer": float(torch.linalg.matrix_norm(_weight(model[0]), 2)),
         "lipschitz": [gans.lipschitz(model, *(contrast * x for x in few)) for contrast in _CONTRASTS],
     }
+
+
+def _weight(linear: Any) -> Tensor:
+    return linear.weight.detach()
 
 
 def _looked_at(model: nn.Module, real: Tensor, fake: Tensor, better: Tensor) -> dict[str, float]:
@@ -233,24 +239,25 @@ def _played(
     kind: gans.Kind, images: Tensor, scores: DigitScores, steps: int, generator: torch.Generator
 ) -> dict[str, Any]:
     """Train both players, and look at the same samples again and again."""
-    pixels, looks, real_features = images.flatten(1), len(_LOOK), scores.features(images)
+    pixels, real_features = images.flatten(1), scores.features(images)
     noise = torch.randn(_SAMPLES, gans.LATENT, generator=generator)
     found: dict[str, list[Any]] = {"distance": [], "covered": [], "classes": []}
-    for game in gans.train(kind, pixels, steps=steps, batch=_HALF // 2, noise=generator, every=steps // looks):
+    game, made = gans.Game(kind), images
+    for _ in _LOOK:
+        game.play(pixels, steps=steps // len(_LOOK), batch=_HALF // 2, noise=generator)
         made = game.images(noise)
         found["distance"].append(frechet(scores.features(made), real_features))
         found["covered"].append(covered(scores.shares(made)))
         found["classes"].append(scores.classes(made))
-        last = game
-    gans.hold_weights(last.discriminator)
+    gans.hold_weights(game.discriminator)
     chosen = made.flatten(1)[:_HALF]
-    after = _looked_at(last.discriminator, _some(pixels, _HALF, generator), chosen, _some(pixels, _HALF, generator))
-    late = torch.stack(found.pop("classes")[looks // 2 :])
+    after = _looked_at(game.discriminator, _some(pixels, _HALF, generator), chosen, _some(pixels, _HALF, generator))
+    late = torch.stack(found.pop("classes")[len(_LOOK) // 2 :])
     return {
         **found,
         **{f"{name} after": value for name, value in after.items()},
         "turned": float((late[1:] != late[:-1]).double().mean()),
-        "loss": float(np.std(last.losses[len(last.losses) // 2 :])),
+        "loss": float(np.std(game.losses[steps // 2 :])),
         "pictures": _pictures(chosen[:_SHOWN]),
     }
 
@@ -286,9 +293,9 @@ def figures(result: Measurement) -> dict[str, Figure]:
         "Steepness as images fade", "contrast of the images", "Lipschitz constant of the batch's logits", log="xy"
     )
     contrasts = np.geomspace(_CONTRASTS[-1], 1, 30)
-    full = shown["joint BN, lipschitz"]["y"][0]
-    style.curve(axes, contrasts, full / contrasts, color=_COLORS["joint BN"])
-    style.curve(axes, contrasts, np.ones(30), color=_COLORS["spectral norm"])
+    for kind in ("joint BN", "separate BN"):
+        style.curve(axes, contrasts, shown[f"{kind}, lipschitz"]["y"][0] / contrasts, color=_COLORS[kind])
+    style.curve(axes, contrasts, np.ones(30), "its bound", color=_COLORS["spectral norm"])
     for kind, color in _COLORS.items():
         style.points(axes, shown[f"{kind}, lipschitz"], kind, color=color)
     axes.invert_xaxis()
@@ -322,8 +329,7 @@ def _by_kind(shown: Mapping[str, Any], name: str, title: str, y: str) -> Figure:
             if (one := shown.get(f"{kind}, {name}{suffix}")) is not None:
                 drawn = {"x": [place + offset], "y": [one["value"]], "error": [one["error"]]}
                 style.points(axes, drawn, color=color, hollow=bool(suffix))
-    axes.set_xticks(range(len(_COLORS)), [kind.replace(" ", "\n") for kind in _COLORS])
-    axes.set_xlim(-0.5, len(_COLORS) - 0.5)
+    style.categories(axes, [kind.replace(" ", "\n") for kind in _COLORS])
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     return made
 

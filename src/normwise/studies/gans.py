@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,34 @@ def judge(model: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]
     return logits[: len(real)], logits[len(real) :]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Both networks, and the generator's loss at each step."""
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Return the non-saturating loss, which falls as fakes are taken for reals."""
+    return functional.softplus(-fake_logits).mean()
 
-    generator: nn.Sequential
-    discriminator: nn.Sequential
-    losses: list[float]
+
+@final
+class Game:
+    """Both networks in training, and the generator's loss at each step; the caller seeds torch for their weights."""
+
+    def __init__(self, kind: Kind) -> None:
+        """Build both."""
+        self.generator, self.discriminator, self.losses = generator_net(), discriminator(kind), list[float]()
+        self._players = [
+            torch.optim.Adam(net.parameters(), _RATE, betas=_BETAS, fused=True)
+            for net in (self.discriminator, self.generator)
+        ]
+
+    def play(self, images: Tensor, *, steps: int, batch: int, noise: torch.Generator) -> None:
+        """Train in turns; both see reals and fakes in one batch, so that joint statistics are joint for both."""
+        judging, drawing = self._players
+        for _ in range(steps):
+            real = images[torch.randint(len(images), (batch,), generator=noise)]
+            fake = self.generator(torch.randn(batch, LATENT, generator=noise))
+            of_real, of_fake = judge(self.discriminator, real, fake.detach())
+            _step(judging, generator_loss(of_real) + generator_loss(-of_fake))
+            loss = generator_loss(judge(self.discriminator, real, fake)[1])
+            _step(drawing, loss)
+            self.losses.append(float(loss.detach()))
 
     @torch.no_grad()
     def images(self, noise: Tensor) -> Tensor:
@@ -75,36 +97,10 @@ class Trained:
         return images.view(-1, 1, 8, 8)
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Return the non-saturating loss, which falls as fakes are taken for reals."""
-    return functional.softplus(-fake_logits).mean()
-
-
-def train(
-    kind: Kind, images: Tensor, *, steps: int, batch: int, noise: torch.Generator, every: int
-) -> Iterator[Trained]:
-    """Train, and give both networks after each `every` steps; the caller seeds torch.
-
-    Both players see reals and fakes in one batch, so that joint statistics are joint for both.
-    """
-    made, against = generator_net(), discriminator(kind)
-    optimizers = [torch.optim.Adam(net.parameters(), _RATE, betas=_BETAS, fused=True) for net in (made, against)]
-    losses: list[float] = []
-    for step in range(1, steps + 1):
-        real = images[torch.randint(len(images), (batch,), generator=noise)]
-        fake = made(torch.randn(batch, LATENT, generator=noise))
-        for optimizer, fakes in ((optimizers[1], fake.detach()), (optimizers[0], fake)):
-            of_real, of_fake = judge(against, real, fakes)
-            if fakes is fake:
-                loss = generator_loss(of_fake)
-                losses.append(float(loss.detach()))
-            else:
-                loss = generator_loss(of_real) + generator_loss(-of_fake)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        if step % every == 0:
-            yield Trained(made, against, losses)
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 @torch.no_grad()
@@ -121,7 +117,7 @@ def hold_weights(model: nn.Module) -> None:
 def constant_statistics(model: nn.Module) -> Generator[None]:
     """Treat the statistics of all norms as constants in backward passes through what is computed inside."""
 
-    def hold(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    def hold(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         (x,) = inputs
         return output.detach() + (x - x.detach()) * _slope(norm, x.detach())
 

@@ -232,7 +232,9 @@ def figures(result: Measurement) -> dict[str, Figure]:
         "Time-wise statistics pay with noise", "step", "error of a step's mean, in standard deviations"
     )
     style.curve(axes, step, theory.timewise_error(counts), "theory,\n1/√alive")
-    style.curve(axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "all alive", color=style.SOFT, dashed=True)
+    style.curve(
+        axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "all alive", color=style.SOFT, dashed=True
+    )
     style.points(axes, shown["noise"], "measured")
     axes.set_ylim(bottom=0)
     _count_steps(axes, _STEPS)

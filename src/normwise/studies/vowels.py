@@ -57,22 +57,23 @@ def read_utterances(path: Path) -> Utterances:
     for number, line in enumerate(lines[start:], start + 1):
         *channels, label = line.split(":")
         try:
-            sequence = torch.tensor([[float(value) for value in channel.split(",")] for channel in channels])
-            fits = sequence.ndim == 2 and len(sequence) == CHANNELS and sequence.shape[1] <= LONGEST  # noqa: PLR2004
-            speaker = int(label) - 1
-        except ValueError:
-            fits, speaker = False, -1
-        if not fits or not 0 <= speaker < SPEAKERS:
+            sequence, speaker = torch.tensor([_numbers(channel) for channel in channels]), int(label) - 1
+        except ValueError as error:
+            raise _spoilt(path, f"line {number}") from error
+        if len(sequence) != CHANNELS or sequence.shape[1] > LONGEST or not 0 <= speaker < SPEAKERS:
             raise _spoilt(path, f"line {number}")
-        sequences.append(sequence.T)
+        sequences.append(sequence)
         labels.append(speaker)
     if not sequences:
         raise _spoilt(path, "no line")
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
     values = torch.zeros(len(sequences), CHANNELS, LONGEST)
     for row, sequence in zip(values, sequences, strict=True):
-        row[:, : len(sequence)] = sequence.T
-    return Utterances(values, lengths, torch.tensor(labels))
+        row[:, : sequence.shape[1]] = sequence
+    return Utterances(values, torch.tensor([one.shape[1] for one in sequences]), torch.tensor(labels))
+
+
+def _numbers(channel: str) -> list[float]:
+    return [float(value) for value in channel.split(",")]
 
 
 def _spoilt(path: Path, found: str) -> DataError:

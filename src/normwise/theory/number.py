@@ -7,4 +7,4 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Number = float | Array
+Number = Any  # a float or an array: floats give floats, arrays broadcast, and a checker cannot say which

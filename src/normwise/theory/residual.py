@@ -29,7 +29,7 @@ import math
 
 import numpy as np
 
-from normwise.theory.number import Number
+from normwise.theory.number import Array, Number
 
 RELU_VARIANCE = 0.5 - 0.5 / math.pi
 """Variance of relu(z), z standard Gaussian: E relu^2 = 1/2 less (E relu)^2 = 1/(2 pi)."""
@@ -95,7 +95,7 @@ def pre_activation_growth(depth: Number, *, gain: float = 1.0) -> Number:
     14.12 88.9
     """
     depths = np.asarray(depth, dtype=np.int64)
-    factors = pre_activation_factor(np.arange(np.max(depths)), gain=gain)
+    factors: Array = pre_activation_factor(np.arange(np.max(depths)), gain=gain)
     return np.concatenate([[1.0], np.cumprod(factors)])[depths]
 
 
