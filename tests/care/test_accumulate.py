@@ -1,8 +1,11 @@
 """Accumulated gradients and running statistics are those of the whole batch, and nothing else happens."""
 
 import copy
+import doctest
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -357,7 +360,9 @@ def test_samples_count_equally_and_those_of_unknown_label_not_at_all():
 
 def test_training_on_digits_follows_training_on_whole_batches():
     images, labels = digits()
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Residual(8), nn.Flatten(), nn.Linear(288, 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Residual(8), nn.Flatten(), nn.Linear(288, 10)
+    )
     model = model.double()
     other = copy.deepcopy(model)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (model, other)]
@@ -587,6 +592,21 @@ def test_steps_of_different_lengths_are_refused():
     (a, y), (b, z) = ((torch.randn(4, 5, length), torch.arange(4)) for length in (6, 4))
     with pytest.raises(ModelError, match=r"layer '1' has \(4, 5\) and \(6, 5\) statistics"):
         normwise.accumulate(model, [(a, y), (b, z)])
+
+
+def test_the_page_says_what_happens():
+    page = (Path(__file__).parents[2] / "docs/gradient-accumulation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(compile(code, "page", "exec"), names)
+    assert names["error"](names["plain"]) > 0.2
+    assert names["error"](names["model"]) < 1e-12
+
+
+def test_the_example():
+    from normwise.care import accumulate
+
+    assert doctest.testmod(accumulate) == (0, 3)
 
 
 def test_bad_micro_batches():

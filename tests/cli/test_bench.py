@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import sys
 
 import pytest
-from cli.workshop import Workshop
+from cli.workshop import DOCS, Workshop
 
 from normwise.studies import bench_cases, bench_run
 
@@ -69,3 +71,34 @@ def test_a_missing_peer_is_named_with_its_package(workshop: Workshop, monkeypatc
 )
 def test_bad_usage_is_one_line(workshop: Workshop, arguments: tuple[str, ...], message: str):
     assert message in workshop.refused("bench", *arguments)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_page_is_written_from_the_json(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    page = "\n".join(("before", *generator.MARKS, "after")) + "\n"
+    monkeypatch.setattr(generator, "BENCHMARKS", workshop.write("page.md", page))
+    documents = [workshop.run("bench", "graph", "--json", "--threads", count).document for count in ("1", "2")]
+    for name, document in zip("12", documents, strict=True):
+        for case in document["cases"]:
+            for target in case["targets"]:
+                target["met"] = name == "1"
+        workshop.write(f"{name}.json", json.dumps(document))
+    for _ in range(2):  # a second time replaces, and changes nothing
+        generator.write_layers([workshop.folder / "1.json", workshop.folder / "2.json"])
+        page = generator.BENCHMARKS.read_text(encoding="utf-8").splitlines()
+        assert (page[0], page[-1]) == ("before", "after")
+        table = [line for line in page if line.startswith("| graph ")]
+        assert len(table) == len(documents[0]["cases"])
+        assert all("PyG" in line for line in table)
+        missed = [line for line in page if line.startswith("- graph ")]
+        assert len(missed) == 6
+        assert all("2 threads" in line and "floor" in line for line in missed)
+
+
+def test_the_page_has_its_place():
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    for mark in ("<!-- layers, by docs/generate.py -->", "<!-- end of layers -->"):
+        assert text.count(mark) == 1

@@ -24,7 +24,7 @@ def test_exact_is_the_variance_of_the_mixture():
     batch = Moments.of(x)
     mean, variance = exact(torch.tensor([1.0, -2.0]).double(), torch.tensor([4.0, 0.5]).double(), batch, a)
     old_mean, old_var = torch.tensor([1.0, -2.0]).double(), torch.tensor([4.0, 0.5]).double()
-    second = (1 - a) * (old_var + old_mean**2) + a * (batch.unbiased_variance + batch.mean**2)
+    second = (1 - a) * (old_var + old_mean**2) + a * (batch.variance + batch.mean**2)
     torch.testing.assert_close(mean, (1 - a) * old_mean + a * batch.mean)
     torch.testing.assert_close(variance, second - mean**2)
 
@@ -41,6 +41,15 @@ def test_correlated_batches_keep_their_variance_only_when_exact():
     # the estimate's own standard error is about sqrt(2 a / (2 - a)) = 4.5%; three of them are allowed
     assert usual[1].item() == pytest.approx(1 - rho, rel=0.135)
     assert precise[1].item() == pytest.approx(1, rel=0.135)
+
+
+def test_exact_over_all_batches_is_the_population_variance_of_all_values():
+    values = torch.randn(50, 4, 3, dtype=torch.float64) * 2 + 1
+    tables = (torch.zeros(3).double(), torch.ones(3).double())
+    for number, batch in enumerate(values, start=1):
+        tables = exact(*tables, Moments.of(batch), 1 / number)
+    torch.testing.assert_close(tables[0], values.flatten(0, 1).mean(0))
+    torch.testing.assert_close(tables[1], values.flatten(0, 1).var(0, unbiased=False))
 
 
 def test_groups_with_fewer_than_two_values_are_left():

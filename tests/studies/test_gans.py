@@ -58,6 +58,16 @@ def test_the_lipschitz_constant_of_a_linear_discriminator_is_its_weights():
     assert gans.lipschitz(linear, *batch()) == pytest.approx(float(linear.weight.detach().norm()), rel=1e-5)
 
 
+def test_the_lipschitz_constant_is_over_reals_and_fakes():
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x.relu().sum(1, keepdim=True)
+
+    real, fake = batch()
+    assert gans.lipschitz(Positive(), -real, fake) == pytest.approx(gans.PIXELS**0.5)
+    assert gans.lipschitz(Positive(), real, -fake) == pytest.approx(gans.PIXELS**0.5)
+
+
 def test_held_spectral_norms_neither_move_nor_exceed_one():
     model = gans.discriminator(gans.KINDS["spectral norm"])
     gans.hold_weights(model)

@@ -38,7 +38,7 @@ def accumulate(model: nn.Module, micro_batches: Iterable[Any], *, task: Task | N
 
         K/2 F  (the statistics: pass k ends at norm k)  +  D (F + B/2)  (their gradients)  +  F + B
 
-    instead of F + B. Memory: one micro-batch's activations, and a copy of weights and gradients.
+    instead of F + B. Memory: one micro-batch's activations, and a copy of the weights, and two of the gradients.
 
     micro_batches: any iterable, read once and kept; sizes may differ, samples count equally. task: as everywhere; its
     loss gives one value a sample (`reduction="none"`). The model trains or not as its modes say: norms in evaluation
@@ -56,6 +56,11 @@ def accumulate(model: nn.Module, micro_batches: Iterable[Any], *, task: Task | N
     `ModelError` naming the layer for what cannot be pooled: SyncBatchNorm, GhostBatchNorm, look-alikes with arithmetic
     of their own, a wrapper for several devices, activation checkpointing, gradients taken inside the forward pass,
     micro-batches that use different norms, a model that gives another loss when it is run again.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    >>> x, y = torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 1, 0])
+    >>> accumulate(model, zip(x.split(2), y.split(2))).shape, int(model[1].num_batches_tracked)
+    (torch.Size([]), 1)
 
     Reference: Ioffe and Szegedy 2015, "Batch Normalization", section 3, whose gradients through mean and variance are
     sums over the batch and can be taken in parts.

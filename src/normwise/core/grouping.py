@@ -67,6 +67,7 @@ class Indexed(Grouping):
 
     def cells(self, x: Float[Tensor, "n c l"]) -> Cells:
         """Return one cell a group; groups may be empty."""
+        check_side(self.name, self.index, x)
         if self.index.ndim != 1 or len(self.index) != len(x):
             raise ShapeError(
                 f"{self.name} must have one entry a sample, ({len(x)},), got {tuple(self.index.shape)}; "
@@ -154,6 +155,7 @@ def valid_positions(
     if (lengths is None) == (mask is None):
         raise ShapeError("exactly one of lengths and mask must be given; pass lengths=... or mask=...")
     if lengths is not None:
+        check_side("lengths", lengths)
         if lengths.shape != (n,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise ShapeError(
                 f"lengths must be {n} integers, one a sample, got {lengths.dtype} {tuple(lengths.shape)}; "
@@ -162,10 +164,23 @@ def valid_positions(
         remedy = f"{positions} is the padded length; leave empty samples out of the batch"
         _check_range("lengths", lengths, 1, positions, remedy)
         return torch.arange(positions, device=x.device) < lengths.to(x.device).unsqueeze(1)
+    if mask is not None:
+        check_side("mask", mask, x)
     if mask is None or mask.shape != (n, positions) or mask.is_floating_point():
         got = mask if mask is None else f"{mask.dtype} {tuple(mask.shape)}"
         raise ShapeError(f"mask must be ({n}, {positions}) of bool, True where valid, got {got}; call .bool() on it")
     return mask.to(device=x.device, dtype=torch.bool)
+
+
+def check_side(name: str, values: object, x: Tensor | None = None) -> None:
+    """Raise `ShapeError` for side information that is no tensor, or lies on another device than x.
+
+    Lengths may: packing wants them on the CPU, and so they are there in most programs.
+    """
+    if not isinstance(values, Tensor):
+        raise ShapeError(f"{name} must be a tensor, got {type(values).__name__}; pass torch.as_tensor({name})")
+    if x is not None and values.device != x.device:
+        raise ShapeError(f"{name} must be on the device of x, {x.device}, got {values.device}; move one of them")
 
 
 def _check_range(name: str, values: Tensor, least: int, most: int, remedy: str) -> None:

@@ -93,7 +93,7 @@ def transform(
 
 def _is_traced() -> bool:
     """Return whether `torch.compile` or `torch.func` needs to see operators: an operation of our own hides them."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # pyright: ignore
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore
 
 
 class _Normalize(torch.autograd.Function):

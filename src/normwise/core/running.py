@@ -33,11 +33,13 @@ def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: f
     """Do the same and keep the variance between batches.
 
     The variance of a mixture of the old distribution (weight 1 - a) and the batch (weight a):
-    `(1 - a) var + a s^2 + a (1 - a) (mean_batch - mean)^2`.
+    `(1 - a) var + a s^2 + a (1 - a) (mean_batch - mean)^2`, s^2 the batch's population variance: Bessel's would count
+    the error of the batch's mean twice. Over all batches, weighted alike, it is the population variance of all values.
     """
-    mean, variance = exponential(running_mean, running_var, batch, momentum)
+    mean = _mix(running_mean, batch.mean, momentum)
     gap = (batch.mean - running_mean.to(batch.mean.dtype)).square()
-    variance = variance + (momentum * (1 - momentum) * gap).to(variance.dtype)
+    between = (momentum * (1 - momentum) * gap).to(running_var.dtype)
+    variance = _mix(running_var, batch.variance, momentum) + between
     return _where_measured(batch, (mean, variance), (running_mean, running_var))
 
 

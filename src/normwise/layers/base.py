@@ -126,8 +126,11 @@ class RunningNorm(AffineNorm, ABC):
         if by_batch:
             y, batch = normalize(values, cells, coefficients, *parameters, residual=added, activation=activation)
         else:
-            known = partial(coefficients, self.known_moments(cells))
-            y = transform(values, cells, known, *parameters, residual=added, activation=activation)
+            moments = self.known_moments(cells)
+            y = transform(
+                values, cells, partial(coefficients, moments), *parameters,
+                residual=added, activation=activation, centre=moments.mean,
+            )  # fmt: skip
             batch = _measure(values, cells) if update else None
         if update and batch is not None:
             self.update_statistics(self.summarise(batch))

@@ -28,6 +28,8 @@ _PURE_FUNCTIONS = (
     functional.selu, functional.silu, functional.softplus, torch.sigmoid, torch.tanh,
 )  # fmt: skip
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @final
 class BatchNormAct(RunningNorm):
@@ -103,7 +105,12 @@ class BatchNormAct(RunningNorm):
 
 
 def _pure(activation: Callable[[Tensor], Tensor]) -> Activation | None:
-    """Return the activation as an elementwise function that changes nothing in place, or None for an unknown one."""
+    """Return the activation as an elementwise function that changes nothing in place, or None for an unknown one.
+
+    A module with hooks is an unknown one: they are to be called once a forward pass, with the real tensors.
+    """
+    if isinstance(activation, nn.Module) and any(getattr(activation, hooks) for hooks in _HOOKS):
+        return None
     if activation in (functional.relu, torch.relu) or type(activation) is nn.ReLU:
         return functional.relu
     if type(activation) in _PURE_MODULES:

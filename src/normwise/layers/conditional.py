@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from normwise.core.estimate import modulate, modulate_rows
-from normwise.core.grouping import Channelwise, Indexed, Samplewise, canonical
+from normwise.core.grouping import Channelwise, Indexed, Samplewise, canonical, check_side
 from normwise.core.normalize import standardise
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
@@ -111,6 +111,7 @@ class ConditionalBatchNorm(RunningNorm):
         if self.weight is not None and self.bias is not None:
             index = self._classes(condition).cells(canonical(x)).sample
             return self.weight[index], self.bias[index]
+        check_side("condition", condition, x)
         if condition.shape != (len(x), self.embedding_features) or not condition.is_floating_point():
             raise ShapeError(
                 f"condition must be embeddings ({len(x)}, {self.embedding_features}) of a floating dtype, got "

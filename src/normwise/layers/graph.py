@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from normwise.core.grouping import Channelwise, Grouping, Indexed, canonical
+from normwise.core.grouping import Channelwise, Grouping, Indexed, canonical, check_side
 from normwise.core.normalize import Coefficients, normalize
 from normwise.errors import ShapeError
 from normwise.layers.info import BatchInfo
@@ -31,8 +31,7 @@ def graphs(x: Float[Tensor, "nodes c"], batch: Tensor | None, batch_size: int | 
     batch = BatchInfo.current().graph if batch is None else batch
     if batch is None:
         return Channelwise()
-    if batch.device != x.device:
-        raise ShapeError(f"batch must be on the device of x, {x.device}, got {batch.device}; move one of them")
+    check_side("batch", batch, x)
     return Indexed(batch, batch_size, name="batch")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from normwise.core import running
 from normwise.core.grouping import Cells, Channelwise, canonical
+from normwise.core.kernels.dispatch import prefers_native
 from normwise.core.moments import MIN_VALUES, Moments
 from normwise.core.normalize import standardise, transform
 from normwise.errors import UsageError
@@ -126,12 +127,16 @@ class NodeBatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
+        usual = self.update is running.exponential or not (self.uses_batch_statistics() or self.updates_statistics())
+        if usual and prefers_native(x):
+            return self.with_torch(x)
         return self.normalise(x, Channelwise(), partial(standardise, eps=self.eps), self.weight, self.bias)
 
     def evaluate(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x by the running statistics, whatever the mode, and change none."""
-        coefficients = partial(standardise, self.running_moments(), eps=self.eps)
-        return transform(canonical(x), Cells(), coefficients, self.weight, self.bias).view_as(x)
+        moments = self.running_moments()
+        coefficients = partial(standardise, moments, eps=self.eps)
+        return transform(canonical(x), Cells(), coefficients, self.weight, self.bias, centre=moments.mean).view_as(x)
 
     def update_statistics(self, batch: Moments, update: running.Update | None = None) -> None:
         """Replace the running statistics by `update`, this layer's own by default."""

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from normwise.core.graph import standardise_across
+from normwise.core.grouping import canonical
 from normwise.errors import one_of
 from normwise.layers.affine import AffineNorm
-from normwise.layers.graph import check_nodes, normalise_graphs
+from normwise.layers.graph import graphs, normalise_graphs
 
 
 @final
@@ -68,7 +69,7 @@ class GraphLayerNorm(AffineNorm):
         if self.mode == "graph":
             coefficients = partial(standardise_across, eps=self.eps)
             return normalise_graphs(x, batch, batch_size, coefficients, self.weight, self.bias)
-        check_nodes(x)
+        graphs(x, batch, batch_size).cells(canonical(x))  # refuses what does not fit; no node depends on another
         return functional.layer_norm(x, (self.in_channels,), self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from normwise.core.grouping import canonical_mask
+from normwise.core.grouping import canonical_mask, check_side
 from normwise.errors import DataError, ShapeError
 
 _SEQUENCE_DIMENSIONS = 3
@@ -90,6 +90,9 @@ def padding(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> tuple[Ten
     if lengths is None and mask is None:
         info = BatchInfo.current()
         lengths, mask = (info.lengths, None) if info.mask is None else (None, info.mask)
+    for name, given in (("lengths", lengths), ("mask", mask)):
+        if given is not None:
+            check_side(name, given)
     if lengths is not None and x.ndim != _SEQUENCE_DIMENSIONS:
         raise ShapeError(f"lengths need x (n, c, l), got {tuple(x.shape)}; pass a mask (n, *) of its positions instead")
     return lengths, None if mask is None else canonical_mask(mask, x)

@@ -369,7 +369,8 @@ STUDY = Study(
         "is cancelled through the statistics. Separate batches decouple, but at a price: a batch of fakes alone has mean 0 "
         "whatever the generator does, so all of a linear logit's gradient is cancelled. BN is as steep as 1/sigma: an image "
         "of a quarter of the contrast is judged by a function four times as steep, where spectral norm keeps every layer "
-        "at 1. What follows for training is not predicted but shown."
+        "at 1. What follows for training is not predicted but shown: in short games on digits joint BN learnt as well as layer "
+        "norm and turned no more, and separate BN hardly learnt."
     ),
     advice=(
         "Give a discriminator layer norm or spectral norm; if it must have batch norm keep reals and fakes in one batch or "

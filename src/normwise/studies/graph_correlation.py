@@ -75,7 +75,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
             finite_size=0.02, reason="E[1/v] > 1/E[v] for a running variance of finitely many batches",
             claim_finite_size=0.2,
         ),
-        _EXACT: Prediction(float(theory.exponentially_merged_variance(1.0, _RHO, _NODES, _MOMENTUM)), rival=biased),
+        _EXACT: Prediction(float(theory.exponentially_merged_variance(1.0, _RHO, _NODES, _MOMENTUM, unbiased=False)), rival=biased),
         _MERGED: Prediction(float(merged), rival=biased),
         _NEGATIVE: Prediction(theory.batch_variance(1.0, lowest), claim=over, rival=1.0),
         _NEGATIVE_POPULATION: Prediction(
@@ -236,7 +236,9 @@ def sliders(_: Measurement) -> list[Slider]:
             x=np.linspace(0, 0.99, 60),
             curves={
                 "averaged": lambda rho, m: theory.batch_variance(1.0, rho),
-                "with between": lambda rho, m: theory.exponentially_merged_variance(1.0, rho, m, _MOMENTUM),
+                "with between": lambda rho, m: theory.exponentially_merged_variance(
+                    1.0, rho, m, _MOMENTUM, unbiased=False
+                ),
                 "merged": lambda rho, m: theory.merged_variance(1.0, rho, m, 1000),
             },
             colors={"averaged": "purple", "with between": "orange", "merged": "green"},
@@ -244,7 +246,7 @@ def sliders(_: Measurement) -> list[Slider]:
             y_label="expected running variance, true value 1",
             told=lambda m: (
                 f"{m:g} nodes: at correlation 0.9 an average keeps 0.10, GraphBatchNorm "
-                f"{float(theory.exponentially_merged_variance(1.0, 0.9, m, _MOMENTUM)):.2f}"
+                f"{float(theory.exponentially_merged_variance(1.0, 0.9, m, _MOMENTUM, unbiased=False)):.2f}"
             ),
         )
     ]

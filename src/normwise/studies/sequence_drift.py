@@ -27,7 +27,8 @@ _EVEN = np.full(_SEQUENCES, _STEPS)
 _BATCHES = {"tiny": 4, "quick": 10, "full": 100}  # of sequences in each replicate
 _REPLICATES = 12
 _WIDTH, _LATE, _SPOKEN = 24, 20, 128  # of the LSTM; a step that half the utterances have not; utterances a batch
-_EPOCHS, _TRAINED = {"tiny": 1, "quick": 6, "full": 15}, {"tiny": 3, "quick": 3, "full": 10}
+_VOICES = 5  # utterances alive, below which a step is not drawn: it is one voice's
+_EPOCHS, _TRAINED = {"tiny": 1, "quick": 6, "full": 15}, {"tiny": 3, "quick": 5, "full": 10}
 NORMS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
     "pooled,\npadded": lambda: BatchNorm(_WIDTH),
@@ -238,7 +239,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.points(axes, shown["noise"], "measured")
     axes.set_ylim(bottom=0)
     _count_steps(axes, _STEPS)
-    spoken = _spoken(result.given)
+    spoken = _spoken(result.given)[np.array(result.given["step counts"]) >= _VOICES]
     made["speech"], axes = style.figure(
         "The same inside an LSTM that hears speech", "step", "output mean of one unit, in standard deviations"
     )
@@ -247,8 +248,12 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.curve(axes, step, line, "linear,\nequal lengths", color=style.CLAIM, dashed=True)
     style.curve(axes, step, spoken)
     style.curve(axes, step, np.zeros(len(spoken)), color=style.GREEN)
-    style.points(axes, shown["spoken"], "pooled,\nmasked")
-    style.points(axes, shown["spoken, time-wise"], "time-wise", color=style.GREEN)
+    own, pooled = (
+        {part: values[: len(spoken)] for part, values in shown[name].items()}
+        for name in ("spoken, time-wise", "spoken")
+    )
+    style.points(axes, pooled, "pooled,\nmasked")
+    style.points(axes, own, "time-wise", color=style.GREEN)
     _count_steps(axes, len(spoken))
     made["accuracy"], axes = style.figure(
         "Who of nine is speaking?", "norm between two LSTM layers", "accuracy on held-back utterances"
