@@ -1,11 +1,13 @@
-"""Writes the pages that come from the code: `python docs/generate.py [BENCH.json ...]`.
+"""Writes the pages that come from the code: `python docs/generate.py [BENCH.json ...] [FOLDER OF STUDIES]`.
 
-With documents of `normwise bench --json`, one a number of threads, the table of layers in benchmarks.md is written too.
+With documents of `normwise bench --json`, one a number of threads, the table of layers in benchmarks.md is written too;
+with a folder of `normwise study run --output`, studies.md.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from normwise.audit.report import rule_documents
 from normwise.reporting.bench import FLOOR, OURS, conditions, spread
 
 PAGE = Path(__file__).parent / "rules.md"
+STUDIES = Path(__file__).parent / "studies.md"
+IMAGES = Path(__file__).parent / "images"
 BENCHMARKS = Path(__file__).parent / "benchmarks.md"
 MARKS = ("<!-- layers, by docs/generate.py -->", "<!-- end of layers -->")
 _SECTIONS = (
@@ -106,6 +110,18 @@ def write_layers(paths: list[Path]) -> None:
     BENCHMARKS.write_text(text, encoding="utf-8")
 
 
+def write_studies(folder: Path) -> None:
+    """Write the page of the studies that `normwise study run` finished in a folder, and bring their pictures here."""
+    from normwise.studies.book import image, studies_page
+    from normwise.studies.study import all_studies
+
+    studies = all_studies()
+    STUDIES.write_text(studies_page(folder, studies, IMAGES.name), encoding="utf-8")
+    for study in studies:
+        for picture in folder.glob(image(study, "*")):
+            shutil.copyfile(picture, IMAGES / picture.name)
+
+
 def _flat(text: str) -> str:
     return " ".join(text.split())
 
@@ -116,5 +132,9 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(rules_page(), encoding="utf-8")
-    if sys.argv[1:]:
-        write_layers([Path(name) for name in sys.argv[1:]])
+    given = [Path(name) for name in sys.argv[1:]]
+    for folder in (path for path in given if path.is_dir()):
+        write_studies(folder)
+    documents = [path for path in given if not path.is_dir()]
+    if documents:
+        write_layers(documents)

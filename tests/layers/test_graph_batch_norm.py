@@ -75,7 +75,7 @@ def test_initial_values_are_part_of_the_mixture_and_fade():
     for _ in range(30):
         layer(torch.tensor([[9.0], [11.0]]))
     left = 0.9**30
-    expected = left + (1 - left) * 2 + left * (1 - left) * 10**2  # variances within, and between 0 and 10
+    expected = left + (1 - left) * 1 + left * (1 - left) * 10**2  # variances within, and between 0 and 10
     assert layer.module.running_var.item() == pytest.approx(expected, rel=1e-4)
 
 

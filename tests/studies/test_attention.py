@@ -50,4 +50,4 @@ def test_text_is_long_and_its_commonest_symbols_come_first():
     assert len(symbols) > 100_000
     assert len(counts) == SYMBOLS
     assert (counts[:-1].diff() <= 0).all()
-    assert counts[-1] > 0
+    assert (counts > 0).all()

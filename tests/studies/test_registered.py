@@ -72,7 +72,7 @@ def test_every_figure_shows_intervals(study, measured):
     containers = [container for made in figures.values() for axes in made.axes for container in axes.containers]
     bars = [container for container in containers if isinstance(container, ErrorbarContainer)]
     assert bars
-    assert all(bar.has_yerr for bar in bars)
+    assert all(bar.has_yerr or bar.has_xerr for bar in bars)
     for made in figures.values():
         lines = [line for axes in made.axes for line in axes.lines if line.get_marker() not in ("None", "", None)]
         drawn = [bar.lines[0] for axes in made.axes for bar in axes.containers if isinstance(bar, ErrorbarContainer)]

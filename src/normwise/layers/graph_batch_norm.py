@@ -127,7 +127,7 @@ class NodeBatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        usual = self.update is running.exponential or not (self.uses_batch_statistics() or self.updates_statistics())
+        usual = self.update is running.exponential or not self.uses_batch_statistics()
         if usual and prefers_native(x):
             return self.with_torch(x)
         return self.normalise(x, Channelwise(), partial(standardise, eps=self.eps), self.weight, self.bias)

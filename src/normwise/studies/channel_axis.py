@@ -81,7 +81,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
             one[_SPREAD] = one["spread"][_CORRELATIONS.index(_CORRELATION)]
             loud = {k: _maps(np.array([k, *_LOUD[1:]]), 0.0, _MAPS[size], generator) for k in _LOUDNESS}
             for name, norm in (("by", by), ("across", across)):
-                outputs = {k: norm(x).transpose(0, 1).flatten(1).var(1) for k, x in loud.items()}
+                outputs = {k: norm(x).transpose(0, 1).flatten(1).var(1, unbiased=False) for k, x in loud.items()}
                 one[f"{name}, loud"] = [float(outputs[k][0]) for k in _LOUDNESS]
                 one[f"{name}, texture"] = [float(outputs[k][1:].mean()) for k in _LOUDNESS]
             one[_TEXTURE_BY], one[_TEXTURE_ACROSS] = one["by, texture"][-1], one["across, texture"][-1]
@@ -119,7 +119,7 @@ def _maps(scales: np.ndarray, correlation: float, count: int, generator: torch.G
 
 def _variance(y: Tensor) -> float:
     """Return the mean variance of a channel."""
-    return float(y.transpose(0, 1).flatten(1).var(1).mean())
+    return float(y.transpose(0, 1).flatten(1).var(1, unbiased=False).mean())
 
 
 def _shared(y: Tensor) -> float:
@@ -140,9 +140,9 @@ def _real(features: Tensor, replicates: int, generator: torch.Generator) -> tupl
     norm, found = BatchNorm(_CHANNELS, affine=False), []
     for _ in range(replicates):
         chosen = features[torch.randint(len(features), (256,), generator=generator)]
-        variance = norm(chosen).transpose(0, 1).flatten(1).var(1)
+        variance = norm(chosen).transpose(0, 1).flatten(1).var(1, unbiased=False)
         found.append(float(variance.max() / variance.min()))
-    variance = features.transpose(0, 1).flatten(1).var(1)
+    variance = features.transpose(0, 1).flatten(1).var(1, unbiased=False)
     return found, float(variance.max() / variance.min())
 
 

@@ -28,7 +28,7 @@ _MOVES = (0.0, 0.5, 1.0, 2.0, 4.0)
 _CONTRASTS = (1.0, 0.5, 0.25, 0.125)
 _FADED = 0.25
 _DRAWS = {"tiny": 350, "quick": 400, "full": 2000}  # of fakes, in each replicate
-_REPLICATES = {"tiny": 4, "quick": 8, "full": 20}
+_REPLICATES = {"tiny": 12, "quick": 8, "full": 20}
 _GANS = {"tiny": 3, "quick": 3, "full": 6}
 _STEPS = {"tiny": 10, "quick": 300, "full": 2000}
 _LOOK = np.arange(1, 11) / 10  # of the steps, when samples are looked at
@@ -37,7 +37,7 @@ _SERIES = 2  # dimensions of replicates over something
 _ROUNDING = 1e-9
 _SHIFT = "linear discriminator: shift of real logits, root mean square, when the fakes are swapped"
 _SEPARATE = f"{_SHIFT}; normalised apart"
-_FRESH = "linear discriminator: variance of real logits' shift when as good fakes are drawn anew"
+_FRESH = "linear discriminator: variance of real logits' shift when fakes like them are drawn anew"
 _THROUGH = "linear discriminator: fakes' gradient through statistics, over the direct one"
 _THROUGH_ALONE = f"{_THROUGH}; normalised apart"
 _STEEPEST = "Lipschitz constant of a batch norm over its batch"
@@ -60,8 +60,8 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     )
     batch = 2 * _MANY * _HALF
     joint = theory.joint_moments(reals, fakes)
-    fresh = float((theory.fresh_fakes_variance(real, reals, fakes, batch) @ weight**2).mean())
-    by_mean = float((fakes.variance / joint.variance) @ weight**2) / batch  # as if only the mean moved
+    fresh = float((theory.fresh_fakes_variance(real, reals, reals, batch) @ weight**2).mean())
+    by_mean = float((weight**2).sum()) / batch  # as if only the mean moved
     through, through_alone = (
         theory.gradient_through_statistics(weight, reals, fakes, share=share, eps=given["eps"]) for share in (0.5, 0.0)
     )
@@ -174,7 +174,7 @@ def _linear(pixels: Tensor, size: str, generator: torch.Generator) -> Measuremen
         _STEEPEST: _steepest(norm, torch.cat([real, fake])),
     }
     estimates = {name: Estimate(value, 0.0) for name, value in exact.items()}
-    fresh = [_drawn_anew(models["joint"], real, fake, _DRAWS[size], generator) for _ in range(_REPLICATES[size])]
+    fresh = [_drawn_anew(models["joint"], real, _DRAWS[size], generator) for _ in range(_REPLICATES[size])]
     moved = [fake + move * real.std(0, unbiased=False) for move in _MOVES]
     shown = {
         name: {
@@ -189,9 +189,9 @@ def _linear(pixels: Tensor, size: str, generator: torch.Generator) -> Measuremen
     return Measurement({**estimates, _FRESH: Estimate.of(fresh)}, given, shown)
 
 
-def _drawn_anew(model: nn.Module, real: Tensor, fake: Tensor, draws: int, generator: torch.Generator) -> float:
-    """Return the variance of real logits' shift when Gaussian fakes of the same moments are drawn anew."""
-    mean, deviation = fake.mean(0), fake.std(0, unbiased=False)
+def _drawn_anew(model: nn.Module, real: Tensor, draws: int, generator: torch.Generator) -> float:
+    """Return the variance of real logits' shift when Gaussian fakes of the reals' moments are drawn anew."""
+    mean, deviation = real.mean(0), real.std(0, unbiased=False)
     many, shape = real.repeat(_MANY, 1), (_MANY * _HALF, _CHANNELS)
     squares = []
     for _ in range(draws):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the second image
 _WEIGHT, _ALPHA = 0.3, 1.0
 _WIDTH, _BATCH, _SHOWN = 64, 128, 10
-_REPLICATES = {"tiny": 3, "quick": 10, "full": 30}
+_REPLICATES = {"tiny": 6, "quick": 10, "full": 30}
 _EPOCHS = {"tiny": 1, "quick": 5, "full": 20}
 _SETTLING = {"tiny": 15, "quick": 60, "full": 60}  # batches that running statistics are averaged over
-_DRAWS = {"tiny": 3, "quick": 40, "full": 80}  # times that the data are paired anew
+_DRAWS = {"tiny": 40, "quick": 40, "full": 80}  # times that the data are paired anew
 _FACTOR = f"covariance of digits mixed {1 - _WEIGHT:g} : {_WEIGHT:g}, over that of digits"
 _MEAN_FACTOR = f"covariance under Beta({_ALPHA:g}, {_ALPHA:g})"
 _TOP = "largest eigenvalue of the Hessian, over that on clean digits"
