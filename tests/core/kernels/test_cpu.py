@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -171,12 +172,29 @@ def test_python_threads_may_run_at_once():
         assert list(pool.map(mean_of, [0, 1, 2, 3])) == [mean_of(seed) for seed in range(4)]
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+WORKERS = """
+import multiprocessing, sys
+import torch
+from normwise.core.grouping import Cells
+from normwise.core.kernels import cpu
+
+def mean_of(seed):
+    torch.set_num_threads(2)
+    x = torch.randn(64, 48, 400, generator=torch.Generator().manual_seed(seed))
+    return float(cpu.reduce(x, Cells()).mean.sum())
+
+if __name__ == "__main__":
+    expected = [mean_of(0), mean_of(1)]  # the parent's pool of threads exists now
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        assert pool.map(mean_of, [0, 1]) == expected
+"""
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_worker_processes_compute_after_the_parent_has(method):
-    expected = [mean_of(seed) for seed in range(2)]  # the parent's pool of threads exists now
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map_async(mean_of, [0, 1]).get(timeout=120) == expected
+def test_worker_processes_compute_after_the_parent_has(method, tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS, encoding="utf-8")
+    subprocess.run([sys.executable, str(script), method], check=True, timeout=300)
 
 
 def test_dispatch_goes_by_device_dtype_size_and_layout():
