@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 # Shapes in annotations are checked in tests, and only there; before the first import of what they annotate. Compilers
 # take functions as they are written, so theirs are left alone.
-COMPILED = ("loops", "cuda")
+COMPILED = ("compiled", "cuda")
 CORE = ROOT / "src" / "normwise" / "core"
 CHECKED = [
     ".".join(("normwise", *path.relative_to(CORE.parent).with_suffix("").parts))
     for path in CORE.rglob("*.py")
-    if path.stem not in COMPILED and path.stem != "__init__"
+    if not {*path.parts, path.stem}.intersection(COMPILED) and path.stem != "__init__"
 ]
 install_import_hook([*CHECKED, "normwise.layers"], "annotations.check")
 

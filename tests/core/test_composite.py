@@ -14,7 +14,8 @@ from conformance import shapes_unchecked
 
 from normwise.core.grouping import Cells, Channelwise, Ghost, Indexed, Prefix, Steps
 from normwise.core.kernels import Backend, current_backend, reference, use_backend
-from normwise.core.normalize import normalize, standardise
+from normwise.core.normalize import normalize
+from normwise.core.standardise import Standardise
 from normwise.errors import NormwiseError, ShapeError
 
 LENGTHS = torch.tensor([3, 1, 2, 3])
@@ -37,7 +38,7 @@ def test_junk_in_the_padding_does_not_reach_second_derivatives(name, junk):
     for filler in (0.0, junk):
         leaf = x.masked_fill(padding, filler).requires_grad_()
         weight, bias = torch.tensor([[0.5, 2.0], [1.0, -1.0]], dtype=torch.float64).requires_grad_().unbind()
-        y = normalize(leaf, GROUPINGS[name].cells(leaf), partial(standardise, eps=0.1), weight, bias)[0]
+        y = normalize(leaf, GROUPINGS[name].cells(leaf), Standardise(0.1), weight, bias)[0]
         first = torch.autograd.grad(y.pow(3).sum(), (leaf, weight, bias), create_graph=True)
         second = torch.autograd.grad(first[0].square().sum() + first[1].sum(), (leaf, weight))
         results.append([*first, *second])
@@ -65,7 +66,7 @@ def compile_all():
 
 
 def run_pipeline(x, weight, cells):
-    return normalize(x, cells, partial(standardise, eps=0.1), weight, None)[0]
+    return normalize(x, cells, Standardise(0.1), weight, None)[0]
 
 
 def test_every_grouping_compiles_to_one_graph():
@@ -84,7 +85,7 @@ def test_an_offset_costs_the_output_and_the_gradient_nothing(offset):
     results = []
     for dtype in (torch.float32, torch.float64):
         leaf = x.to(dtype, copy=True).requires_grad_()
-        y = normalize(leaf, Cells(), standardise)[0]
+        y = normalize(leaf, Cells(), Standardise())[0]
         y.backward(upstream.to(dtype))
         results.append((y.detach().double(), leaf.grad.double()))
     for ours, exact in zip(*results, strict=True):

@@ -1,6 +1,6 @@
 """What becomes of a batch's moments on the way to scale and shift: merged, corrected, shrunk, filled in.
 
-Coefficients for `core.normalize`, beyond the plain `standardise`, and the estimates they are made of.
+Coefficients for `core.normalize`, beyond the plain `Standardise`, and the estimates they are made of.
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from normwise.core.moments import Moments
-from normwise.core.normalize import affine_of, standardise
-
-Coefficients = tuple[Float[Tensor, "*g c"], Float[Tensor, "*g c"]]
-
-
-def modulate(moments: Moments, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Coefficients:
-    """Return scale and shift of one statistic over all cells and an affine `(g, c)` by cell."""
-    merged = moments.pool(0)
-    return affine_of(merged.mean, merged.variance, weight, bias, eps=eps)
+from normwise.core.standardise import Standardise, Tables
 
 
 def modulate_rows(
@@ -37,7 +29,7 @@ def renormalise(
     eps: float,
     r_max: float,
     d_max: float,
-) -> Coefficients:
+) -> Tables:
     r"""Return scale and shift of `((x - mean) / sigma * r + d) * weight + bias`.
 
     With `sigma` the root of variance plus eps, :math:`r = \sigma / \sigma_{running}` within `[1 / r_max, r_max]` and
@@ -48,14 +40,14 @@ def renormalise(
     d = ((moments.mean - running.mean) / running_sigma).clamp(-d_max, d_max).detach()
     weight = r.new_ones(()) if weight is None else weight
     shift = d * weight if bias is None else d * weight + bias
-    return affine_of(moments.mean, moments.variance, r * weight, shift, eps=eps)
+    return Standardise(eps)(moments, r * weight, shift)
 
 
 def standardise_shrunk(
     moments: Moments, weight: Tensor | None, bias: Tensor | None, *, eps: float, min_count: float
-) -> Coefficients:
+) -> Tables:
     """Return scale and shift by step, from moments shrunk towards neighbouring steps."""
-    return standardise(shrink_to_neighbours(moments, min_count), weight, bias, eps=eps)
+    return Standardise(eps)(shrink_to_neighbours(moments, min_count), weight, bias)
 
 
 def shrink_to_neighbours(moments: Moments, min_count: float) -> Moments:

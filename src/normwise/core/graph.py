@@ -5,27 +5,15 @@ Statistics over channels too are merges along a row of the tables: no further pa
 
 from __future__ import annotations
 
-from jaxtyping import Float
 from torch import Tensor
 
 from normwise.core.moments import MIN_VALUES, Moments
-from normwise.core.normalize import Tables, affine_of, standardise
-
-
-def subtract_share(
-    moments: Moments, share: Float[Tensor, " c"], weight: Tensor | None, bias: Tensor | None, *, eps: float
-) -> Tables:
-    r"""Return scale and shift of `z / sqrt(E[z^2] + eps) * weight + bias` with `z = x - share * mean`.
-
-    The mean square of z about 0, not its variance: :math:`\sigma^2 + (1 - share)^2 \mu^2`.
-    """
-    mean_square = moments.variance + ((1 - share) * moments.mean).square()
-    return affine_of(share * moments.mean, mean_square, weight, bias, eps=eps)
+from normwise.core.standardise import Standardise, Tables
 
 
 def standardise_across(moments: Moments, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tables:
     """Return scale and shift of one mean and one variance a graph, over the values of all its nodes and channels."""
-    return standardise(across_channels(moments), weight, bias, eps=eps)
+    return Standardise(eps)(across_channels(moments), weight, bias)
 
 
 def across_channels(moments: Moments) -> Moments:

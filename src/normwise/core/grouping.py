@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from normwise.core.moments import MIN_VALUES
 from normwise.errors import ShapeError
@@ -76,6 +77,8 @@ class Indexed(Grouping):
         if self.index.is_floating_point() or self.index.dtype == torch.bool:
             raise ShapeError(f"{self.name} must be of an integer dtype, got {self.index.dtype}; call .long() on it")
         index, num_groups = self.index, self.num_groups
+        if num_groups is None and index.device.type == "meta":
+            raise ShapeError(f"{self.name} must hold numbers, got a tensor on meta; give the number of groups instead")
         if num_groups is None:
             num_groups = int(index.max()) + 1 if len(index) else 0
         _check_range(self.name, index, 0, num_groups - 1, "raise the number of groups or renumber them")
@@ -156,6 +159,10 @@ def valid_positions(
         raise ShapeError("exactly one of lengths and mask must be given; pass lengths=... or mask=...")
     if lengths is not None:
         check_side("lengths", lengths)
+        if lengths.device.type == "meta" != x.device.type:
+            raise ShapeError(
+                "lengths must hold numbers, got a tensor on meta; move it to the device of x, or to the CPU"
+            )
         if lengths.shape != (n,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise ShapeError(
                 f"lengths must be {n} integers, one a sample, got {lengths.dtype} {tuple(lengths.shape)}; "
@@ -185,11 +192,16 @@ def check_side(name: str, values: object, x: Tensor | None = None) -> None:
 
 def _check_range(name: str, values: Tensor, least: int, most: int, remedy: str) -> None:
     """Raise `ShapeError` for integers outside `[least, most]`."""
-    if torch.compiler.is_compiling() or not len(values):
+    if not len(values) or not can_look(values):
         return
     low, high = int(values.min()), int(values.max())
     if low < least or high > most:
         raise ShapeError(f"{name} must lie in [{least}, {most}], got values from {low} to {high}; {remedy}")
+
+
+def can_look(values: Tensor) -> bool:
+    """Return whether the values of a tensor can be read: not while `torch.compile` traces, nor where it has none."""
+    return not torch.compiler.is_compiling() and values.device.type != "meta" and not isinstance(values, FakeTensor)
 
 
 def canonical(x: Tensor) -> Float[Tensor, "n c l"]:

@@ -86,9 +86,14 @@ class Moments:
         delta = other.mean - self.mean
         return Moments(count, self.mean + delta * share, self.m2 + other.m2 + delta.square() * self.count * share)
 
-    def pool(self, dim: int = 0) -> Moments:
+    def pool(self, dim: int = 0, *, keepdim: bool = False) -> Moments:
         """Merge all groups along one axis of the tables (not the channel axis)."""
+        if keepdim:
+            pooled = self.pool(dim)
+            return Moments(*(table.unsqueeze(dim) for table in (pooled.count, pooled.mean, pooled.m2)))
         count = self.count.expand(*self.mean.shape[:-1], self.count.shape[-1])
+        if self.mean.shape[dim] == 1:
+            return Moments(count.squeeze(dim), self.mean.squeeze(dim), self.m2.squeeze(dim))
         total = count.sum(dim)
         mean = (count * self.mean).sum(dim) / total.clamp_min(1)
         between = (count * (self.mean - mean.unsqueeze(dim)).square()).sum(dim)

@@ -8,14 +8,14 @@ nothing else of its size, and differentiates: with `S, T` from `reduce_backward`
     \partial scale = T + \mu S, \quad \partial shift = S, \quad
     \partial x = \partial y \cdot scale + 2\,\partial M_2 (x - \mu) + \partial\mu / n
 
-where :math:`\partial\mu, \partial M_2` follow from autograd through the tables. Reference for the plain case:
-Ioffe and Szegedy 2015, section 3, the six equations of the gradient.
+where :math:`\partial\mu, \partial M_2` follow through the tables: in closed form or by autograd (`core.passes`).
+Reference for the plain case: Ioffe and Szegedy 2015, section 3, the six equations of the gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -26,27 +26,10 @@ from normwise.core.grouping import Cells
 from normwise.core.kernels import reference
 from normwise.core.kernels.dispatch import current_backend
 from normwise.core.moments import Moments
+from normwise.core.passes import Call, Coefficients, Pass
+from normwise.core.standardise import Tables
 
-Tables = tuple[Tensor, Tensor]
-Coefficients = Callable[..., Tables]
 Activation = Callable[[Tensor], Tensor]
-
-
-def standardise(
-    moments: Moments, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5
-) -> tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]:
-    """Return scale and shift that give mean `bias` and standard deviation `weight` (population variance plus eps)."""
-    return affine_of(moments.mean, moments.variance, weight, bias, eps=eps)
-
-
-def affine_of(
-    mean: Tensor, variance: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float
-) -> Tables:
-    """Return scale and shift of `(x - mean) / sqrt(variance + eps) * weight + bias`."""
-    scale = (variance + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale
-    return scale, (shift if bias is None else shift + bias)
 
 
 def normalize(
@@ -54,22 +37,25 @@ def normalize(
     cells: Cells,
     coefficients: Coefficients,
     *parameters: Tensor | None,
+    known: Moments | None = None,
     residual: Float[Tensor, "n c l"] | None = None,
     activation: Activation | None = None,
 ) -> tuple[Float[Tensor, "n c l"], Moments]:
     """Measure x, ask for coefficients, apply them; return the output and the (detached) moments.
 
     x: `(n, c, l)`, any floating dtype. coefficients: `(moments, *parameters) -> (scale, shift)`, tables that broadcast
-    to `(g, c)`. residual: added before the activation. activation: elementwise, a pure function without parameters:
-    the backward pass computes it again, and keeps nothing for it.
-    Gradients flow through the statistics. Second derivatives are right (taken through the composite operators).
+    to `(g, c)`; the derivative of a `Standardise` is known, others are left to autograd. known: moments to take instead
+    of those of x, tables `(g, c)` or `(1, c)`; they are constants. residual: added before the activation. activation:
+    elementwise, a pure function without parameters: the backward pass computes it again, and keeps nothing for it.
+    Gradients flow through measured statistics. Second derivatives are right (taken through the composite operators).
     """
     if _is_traced():
-        moments = reference.reduce(x, cells)
+        moments = reference.reduce(x, cells) if known is None else known
         return _composite(x, cells, coefficients(moments, *parameters), residual, activation), moments.detach()
-    with torch.no_grad():
-        moments = current_backend(x).reduce(x, cells)
-    return _Normalize.apply(x, residual, moments, cells, coefficients, activation, None, *parameters), moments  # type: ignore[no-any-return]
+    call = Call(cells, coefficients, known, measured=known is None)
+    y = cast("Tensor", _Normalize.apply(x, residual, call, activation, *parameters))  # pyright: ignore
+    assert call.moments is not None  # known, or measured by now
+    return y, call.moments
 
 
 def transform(
@@ -81,14 +67,26 @@ def transform(
     activation: Activation | None = None,
     centre: Float[Tensor, "g c"] | None = None,
 ) -> Float[Tensor, "n c l"]:
-    """Do the same with given statistics: `coefficients(*parameters) -> (scale, shift)` knows nothing of x.
+    """Do the same without any statistics: `coefficients(*parameters) -> (scale, shift)` knows nothing of x.
 
     centre: about which the backward pass sums; what is near the means of x keeps gradients of the tables exact where
     x lies far from 0, the default.
     """
     if _is_traced():
         return _composite(x, cells, coefficients(*parameters), residual, activation)
-    return _Normalize.apply(x, residual, None, cells, coefficients, activation, centre, *parameters)  # type: ignore[no-any-return]
+    call = Call(cells, coefficients, centre=centre)
+    return _Normalize.apply(x, residual, call, activation, *parameters)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def measure(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
+    """Return the moments of every cell of x, outside any graph."""
+    return current_backend(x).reduce(x, cells)
+
+
+def _is_batched(dy: Tensor) -> bool:
+    """Return whether this is a batch of gradients, which only operators that torch knows can work on."""
+    return torch._C._functorch.is_legacy_batchedtensor(dy)  # pyright: ignore
 
 
 def _is_traced() -> bool:
@@ -102,74 +100,36 @@ class _Normalize(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         residual: Tensor | None,
-        moments: Moments | None,
-        cells: Cells,
-        coefficients: Coefficients,
+        call: Call,
         activation: Activation | None,
-        centre: Tensor | None,
         *parameters: Tensor | None,
     ) -> Tensor:
-        with torch.enable_grad():
-            leaves = [p if p is None else p.detach().requires_grad_(p.requires_grad) for p in parameters]
-            statistics: list[Tensor] = []
-            if moments is not None:
-                statistics = [moments.mean.detach().requires_grad_(), moments.m2.detach().requires_grad_()]
-            measured = () if moments is None else (Moments(moments.count, *statistics),)
-            tables = [t.expand(cells.count, x.shape[1]) for t in coefficients(*measured, *leaves)]
+        way = call.choose(x, parameters)
         rectify = activation is functional.relu
-        scale, shift = (table.detach() for table in tables)
-        y = current_backend(x).apply(x, scale, shift, cells, residual, rectify)
+        y = way.forward(x, residual, rectify)
+        call.moments = way.moments
         y = y if activation is None or rectify else activation(y)
         kept = None if activation is None or residual is None else y if rectify else residual
         ctx.save_for_backward(x, kept, *parameters)
-        ctx.cells, ctx.coefficients, ctx.activation = cells, coefficients, activation
-        ctx.count = None if moments is None else moments.count
-        ctx.tables, ctx.centre = (tables, statistics, leaves), centre
+        ctx.call, ctx.way, ctx.activation = call, way, activation
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, kept, *parameters = ctx.saved_tensors
+        call: Call = ctx.call
+        way: Pass = ctx.way
         activation: Activation | None = ctx.activation
         if activation is functional.relu and kept is not None:
             dy, kept, activation = torch.ops.aten.threshold_backward(dy, kept, 0), None, None  # as torch's own relu
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batched(dy):
             return _differentiable_backward(ctx, dy, x, kept, activation, parameters)
-        cells: Cells = ctx.cells
-        backend = current_backend(x)
-        tables, statistics, leaves = ctx.tables
-        scale, shift = (table.detach() for table in tables)
-        gate = (scale, shift) if activation is functional.relu else None
-        if activation is not None and gate is None:
-            dy = _pull_back(activation, backend.apply(x, scale, shift, cells, kept), dy)
-        wanted = [*statistics, *(leaf for leaf in leaves if leaf is not None and leaf.requires_grad)]
-        gradients: list[Tensor] = []
-        if wanted:
-            centre = statistics[0] if statistics else torch.zeros_like(scale) if ctx.centre is None else ctx.centre
-            centre = centre.detach().expand_as(scale)
-            total, product = backend.reduce_backward(dy, x, centre, cells, gate)
-            gradients = _through_tables(tables, (product + centre * total, total), wanted)
-        slope = constant = torch.zeros_like(scale)
-        if statistics:
-            slope = 2 * gradients[1]
-            constant = gradients[0] / ctx.count.clamp_min(1) - slope * statistics[0].detach()
-        found = iter(gradients[len(statistics) :])
-        d_parameters = [None if leaf is None or not leaf.requires_grad else next(found) for leaf in leaves]
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = backend.apply_backward(dy, x, scale, slope, constant, cells, gate)
-        return dx, _of_residual(ctx, dy), None, None, None, None, None, *d_parameters
-
-
-def _through_tables(tables: list[Tensor], gradients: Tables, wanted: list[Tensor]) -> list[Tensor]:
-    """Return the gradients of what the two tables were made from."""
-    pairs = [(t, g.to(t.dtype)) for t, g in zip(tables, gradients, strict=True) if t.requires_grad]
-    if not pairs:
-        return [torch.zeros_like(tensor) for tensor in wanted]
-    outputs, upstream = zip(*pairs, strict=True)
-    return list(
-        torch.autograd.grad(outputs, wanted, upstream, retain_graph=True, allow_unused=True, materialize_grads=True)
-    )
+        rectified = activation is functional.relu
+        if activation is not None and not rectified:
+            z = current_backend(x).apply(x, way.scale, way.shift, call.cells, kept)
+            dy = _pull_back(activation, z, dy)
+        dx, gradients = way.backward(dy, x, rectified=rectified, wants_dx=ctx.needs_input_grad[0])
+        return dx, _of_residual(ctx, dy), None, None, *gradients
 
 
 def _pull_back(activation: Activation, z: Tensor, dy: Tensor) -> Tensor:
@@ -181,7 +141,7 @@ def _pull_back(activation: Activation, z: Tensor, dy: Tensor) -> Tensor:
 
 def _of_residual(ctx: Any, dz: Tensor) -> Tensor | None:
     """Return the residual's gradient: what arrives before the addition, at valid positions."""
-    mask = ctx.cells.mask
+    mask = ctx.call.cells.mask
     if not ctx.needs_input_grad[1]:
         return None
     return dz if mask is None else torch.where(mask.unsqueeze(1), dz, dz.new_zeros(()))
@@ -201,14 +161,16 @@ def _differentiable_backward(
 ) -> tuple[Tensor | None, ...]:
     """Differentiate the composite operators instead, so that the result can be differentiated again."""
     inputs = [x, residual, *parameters]
-    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[7:]]
+    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[4:]]
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if tensor is not None and need]
     with torch.enable_grad():
-        moments = () if ctx.count is None else (reference.reduce(x, ctx.cells),)
-        y = _composite(x, ctx.cells, ctx.coefficients(*moments, *parameters), residual, activation)
+        call: Call = ctx.call
+        moments = reference.reduce(x, call.cells) if call.measured else call.moments
+        tables = call.coefficients(*(() if moments is None else (moments,)), *parameters)
+        y = _composite(x, call.cells, tables, residual, activation)
         gradients = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
     result = [
         next(gradients) if tensor is not None and need else None for tensor, need in zip(inputs, needed, strict=True)
     ]
     d_residual = result[1] if residual is not None else _of_residual(ctx, dy)
-    return result[0], d_residual, None, None, None, None, None, *result[2:]
+    return result[0], d_residual, None, None, *result[2:]

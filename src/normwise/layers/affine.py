@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,10 @@ class AffineNorm(nn.Module, ABC):
     ) -> None:
         """See the subclass; weight and bias are `(affine_groups, c)`, without `affine_groups` `(c,)`."""
         super().__init__()
+        check_number("num_features", num_features)
         if num_features < 1:
             raise ShapeError(f"num_features must be at least 1, got {num_features}")
-        if eps < 0:
-            raise ShapeError(f"eps must not be negative, got {eps}")
+        check_eps(eps)
         self.num_features, self.eps, self.affine = num_features, eps, affine
         for name in ("weight", "bias"):
             table = torch.empty(table_shape(affine_groups, num_features), device=device, dtype=dtype)
@@ -47,6 +48,8 @@ class AffineNorm(nn.Module, ABC):
 
     def check_input(self, x: Tensor) -> None:
         """Raise `ShapeError` for a tensor this layer cannot take, before any buffer has changed."""
+        if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ShapeError(f"x must be a tensor (n, {self.num_features}, *), got {type(x).__name__}")
         if x.ndim < _LEAST_DIMENSIONS:
             raise ShapeError(
                 f"x must be (n, {self.num_features}, *), got {tuple(x.shape)}; add a batch axis with x.unsqueeze(0)"
@@ -71,6 +74,18 @@ class AffineNorm(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the configuration."""
         return f"{self.num_features}, eps={self.eps}, affine={self.affine}"
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise `ShapeError` for a count that is not an integer."""
+    if not isinstance(value, Integral):
+        raise ShapeError(f"{name} must be an integer, got {value!r}")
+
+
+def check_eps(eps: object) -> None:
+    """Raise `ShapeError` for an eps that is not a number of 0 or more."""
+    if not isinstance(eps, Real) or not float(eps) >= 0:
+        raise ShapeError(f"eps must be a number that is not negative, got {eps!r}; 1e-5 is usual")
 
 
 def table_shape(groups: int | None, channels: int) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from normwise.core import running
-from normwise.core.grouping import Cells, Grouping, canonical
-from normwise.core.kernels.dispatch import current_backend
+from normwise.core.grouping import Cells, Grouping, can_look, canonical
+from normwise.core.kernels.dispatch import prefers_native
 from normwise.core.moments import MIN_VALUES, Moments
-from normwise.core.normalize import Activation, Coefficients, normalize, transform
+from normwise.core.normalize import Activation, measure, normalize
+from normwise.core.passes import Coefficients
 from normwise.errors import ModelError, ShapeError
 from normwise.layers.affine import AffineNorm, table_shape
 from normwise.layers.policy import DEFAULT, Source, StatisticsPolicy
@@ -87,9 +87,17 @@ class RunningNorm(AffineNorm, ABC):
         """Return whether a forward pass now updates the running statistics."""
         return self.training and self.policy.update and self.running_mean is not None and not _recomputing()
 
+    def goes_native(self, x: Tensor, *, fused: bool = False) -> bool:
+        """Return whether torch's own operator does this layer's plain batch normalization, and is the better way.
+
+        It takes no eps of 0, and no momentum that `torch.compile` cannot know.
+        """
+        follows = self.momentum is not None or not torch.compiler.is_compiling()
+        return self.eps > 0 and follows and prefers_native(x, fused=fused)
+
     def check_enough_values(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Raise `ShapeError` if a channel has fewer than two values; for where batch statistics are used or tracked."""
-        if mask is not None and torch.compiler.is_compiling():
+        if mask is not None and not can_look(mask):
             return
         everywhere = x.numel() // x.shape[1] if x.numel() else 0
         values = everywhere if mask is None else int(mask.sum())
@@ -123,17 +131,12 @@ class RunningNorm(AffineNorm, ABC):
         if cells.mask is not None and (update or by_batch):
             self.check_enough_values(x, cells.mask)
         added = None if residual is None else canonical(residual)
-        if by_batch:
-            y, batch = normalize(values, cells, coefficients, *parameters, residual=added, activation=activation)
-        else:
-            moments = self.known_moments(cells)
-            y = transform(
-                values, cells, partial(coefficients, moments), *parameters,
-                residual=added, activation=activation, centre=moments.mean,
-            )  # fmt: skip
-            batch = _measure(values, cells) if update else None
-        if update and batch is not None:
-            self.update_statistics(self.summarise(batch))
+        known = None if by_batch else self.known_moments(cells)
+        y, batch = normalize(
+            values, cells, coefficients, *parameters, known=known, residual=added, activation=activation
+        )
+        if update:
+            self.update_statistics(self.summarise(batch if by_batch else measure(values, cells)))
         return y.view_as(x)
 
     def with_torch(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
@@ -151,7 +154,7 @@ class RunningNorm(AffineNorm, ABC):
             self.count_batch()
         elif update:
             values = canonical(x)
-            self.update_statistics(_measure(values, Cells()).pool(0))
+            self.update_statistics(measure(values, Cells()).pool(0))
         return y
 
     def summarise(self, batch: Moments) -> Moments:
@@ -222,11 +225,6 @@ class RunningNorm(AffineNorm, ABC):
         super()._load_from_state_dict(  # pyright: ignore[reportUnknownMemberType]
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-
-@torch.no_grad()
-def _measure(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
-    return current_backend(x).reduce(x, cells)
 
 
 def _recomputing() -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from normwise.core.grouping import Channelwise
-from normwise.core.kernels.dispatch import prefers_native
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.layers.base import RunningNorm
 
 
@@ -45,6 +43,6 @@ class BatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        if self.uses_batch_statistics() and not prefers_native(x):
-            return self.normalise(x, Channelwise(), partial(standardise, eps=self.eps), self.weight, self.bias)
+        if not self.goes_native(x) and (self.uses_batch_statistics() or self.eps == 0):
+            return self.normalise(x, Channelwise(), Standardise(self.eps), self.weight, self.bias)
         return self.with_torch(x)

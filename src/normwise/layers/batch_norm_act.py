@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import final
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from normwise.core.grouping import Channelwise
-from normwise.core.kernels.dispatch import prefers_native
-from normwise.core.normalize import Activation, standardise
+from normwise.core.normalize import Activation
+from normwise.core.standardise import Standardise
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
@@ -49,7 +48,8 @@ class BatchNormAct(RunningNorm):
     Buffers, modes and state dict: as `BatchNorm`. Gradients flow through batch statistics. A constant channel gives
     `activation(bias + residual)`.
 
-    Raises: `ShapeError`, before any buffer changes, as `BatchNorm`, and for a residual unlike x in shape, dtype or device.
+    Raises: `ShapeError`, before any buffer changes, as `BatchNorm`, and for a residual unlike x in shape or device, or of
+    integers. One of a wider floating dtype widens the sum, as under autocast.
 
     >>> layer = BatchNormAct(3, torch.relu)
     >>> bool((layer(torch.randn(8, 3, 4, 4), torch.randn(8, 3, 4, 4)) >= 0).all())
@@ -85,18 +85,28 @@ class BatchNormAct(RunningNorm):
     ) -> Float[Tensor, "n c *l"]:
         """Normalise x, add the residual, activate."""
         self.check_input(x)
-        if residual is not None and (residual.shape, residual.dtype, residual.device) != (x.shape, x.dtype, x.device):
+        self._check_residual(residual, x)
+        if self.goes_native(x, fused=True):
+            y = self.with_torch(x)
+            return self.activation(y if residual is None else y + residual)
+        if residual is not None and residual.dtype != x.dtype:  # the sum is of the wider one
+            y = self.normalise(x, Channelwise(), Standardise(self.eps), self.weight, self.bias)
+            return self.activation(y + residual)
+        pure = _pure(self.activation)
+        coefficients = Standardise(self.eps)
+        y = self.normalise(x, Channelwise(), coefficients, self.weight, self.bias, residual=residual, activation=pure)
+        return y if pure is not None else self.activation(y)
+
+    def _check_residual(self, residual: object, x: Tensor) -> None:
+        if residual is None:
+            return
+        if not isinstance(residual, Tensor):
+            raise ShapeError(f"residual must be a tensor like x, got {type(residual).__name__}")
+        if (residual.shape, residual.device) != (x.shape, x.device) or not residual.is_floating_point():
             raise ShapeError(
                 f"residual must be like x, {tuple(x.shape)} {x.dtype} on {x.device}, got {tuple(residual.shape)} "
                 f"{residual.dtype} on {residual.device}; project or cast it first"
             )
-        if prefers_native(x, fused=True):
-            y = self.with_torch(x)
-            return self.activation(y if residual is None else y + residual)
-        pure = _pure(self.activation)
-        coefficients = partial(standardise, eps=self.eps)
-        y = self.normalise(x, Channelwise(), coefficients, self.weight, self.bias, residual=residual, activation=pure)
-        return y if pure is not None else self.activation(y)
 
     def extra_repr(self) -> str:
         """Show the configuration."""

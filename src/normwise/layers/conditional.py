@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from normwise.core.estimate import modulate, modulate_rows
+from normwise.core.estimate import modulate_rows
 from normwise.core.grouping import Channelwise, Indexed, Samplewise, canonical, check_side
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.info import required
@@ -94,14 +93,14 @@ class ConditionalBatchNorm(RunningNorm):
         """Normalise x, then modulate each sample."""
         self.check_input(x)
         condition = required("condition", condition)
-        by_condition = partial(modulate, eps=self.eps)
+        by_condition = Standardise(self.eps, pooled=True)
         if self.num_classes is not None and self.num_classes <= len(x):
             grouping = self._classes(condition)
             return self.normalise(x, grouping, by_condition, self.weight, self.bias)
         weight, bias = self._tables_of_samples(x, condition)
         if x.ndim > _ROW_DIMENSIONS:
             return self.normalise(x, Samplewise(), by_condition, weight, bias)
-        return modulate_rows(self.normalise(x, Channelwise(), partial(standardise, eps=self.eps)), weight, bias)
+        return modulate_rows(self.normalise(x, Channelwise(), Standardise(self.eps)), weight, bias)
 
     def _classes(self, condition: Tensor) -> Indexed:
         return Indexed(condition, self.num_classes or 0, name="condition")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from normwise.core.estimate import fill_from_pooled
 from normwise.core.grouping import Cells, Indexed
 from normwise.core.moments import Moments
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.errors import DataError, ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.info import required
@@ -80,7 +79,7 @@ class DomainBatchNorm(RunningNorm):
         """Normalise x, each sample within its domain."""
         self.check_input(x)
         grouping = Indexed(required("domain", domain), self.num_domains, name="domain")
-        return self.normalise(x, grouping, partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.normalise(x, grouping, Standardise(self.eps), self.weight, self.bias)
 
     def known_moments(self, cells: Cells) -> Moments:
         """Return the running statistics of every domain, those of unseen ones as `unseen` says."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
@@ -10,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from normwise.core.grouping import Channelwise, Ghost
-from normwise.core.kernels.dispatch import prefers_native
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.errors import ShapeError
+from normwise.layers.affine import check_number
 from normwise.layers.base import RunningNorm
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
 
@@ -65,6 +64,7 @@ class GhostBatchNorm(RunningNorm):
             num_features, eps, momentum,
             affine=affine, track_running_stats=track_running_stats, policy=policy, device=device, dtype=dtype,
         )  # fmt: skip
+        check_number("splits", splits)
         if splits < 1:
             raise ShapeError(f"splits must be at least 1, got {splits}")
         self.splits = splits
@@ -73,10 +73,10 @@ class GhostBatchNorm(RunningNorm):
         """Normalise x."""
         self.check_input(x)
         by_batch = self.uses_batch_statistics()
-        if not by_batch and prefers_native(x):
+        if not by_batch and self.goes_native(x):
             return self.with_torch(x)
         grouping = Ghost(self.splits) if by_batch else Channelwise()
-        return self.normalise(x, grouping, partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.normalise(x, grouping, Standardise(self.eps), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Show the configuration."""

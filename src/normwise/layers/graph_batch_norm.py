@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from normwise.core import running
 from normwise.core.grouping import Cells, Channelwise, canonical
-from normwise.core.kernels.dispatch import prefers_native
 from normwise.core.moments import MIN_VALUES, Moments
-from normwise.core.normalize import standardise, transform
+from normwise.core.normalize import normalize
+from normwise.core.standardise import Standardise
 from normwise.errors import UsageError
 from normwise.layers.base import RunningNorm
 from normwise.layers.graph import check_nodes
@@ -128,15 +127,16 @@ class NodeBatchNorm(RunningNorm):
         """Normalise x."""
         self.check_input(x)
         usual = self.update is running.exponential or not self.uses_batch_statistics()
-        if usual and prefers_native(x):
+        if usual and self.goes_native(x):
             return self.with_torch(x)
-        return self.normalise(x, Channelwise(), partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.normalise(x, Channelwise(), Standardise(self.eps), self.weight, self.bias)
 
     def evaluate(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x by the running statistics, whatever the mode, and change none."""
         moments = self.running_moments()
-        coefficients = partial(standardise, moments, eps=self.eps)
-        return transform(canonical(x), Cells(), coefficients, self.weight, self.bias, centre=moments.mean).view_as(x)
+        coefficients = Standardise(self.eps)
+        y, _ = normalize(canonical(x), Cells(), coefficients, self.weight, self.bias, known=moments)
+        return y.view_as(x)
 
     def update_statistics(self, batch: Moments, update: running.Update | None = None) -> None:
         """Replace the running statistics by `update`, this layer's own by default."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from normwise.core.graph import typical
 from normwise.core.moments import Moments
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.layers.base import RunningNorm
 from normwise.layers.graph import graphs
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
@@ -71,7 +70,7 @@ class GraphInstanceNorm(RunningNorm):
         """Normalise x, each node within its graph."""
         self.check_input(x)
         grouping = graphs(x, batch, batch_size)
-        return self.normalise(x, grouping, partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.normalise(x, grouping, Standardise(self.eps), self.weight, self.bias)
 
     def check_enough_values(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Refuse nothing: whether a graph of one node comes alone or with others, it gives `bias`."""

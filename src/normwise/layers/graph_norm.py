@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from normwise.core.graph import subtract_share
+from normwise.core.standardise import Standardise
 from normwise.layers.affine import AffineNorm
 from normwise.layers.graph import normalise_graphs
 
@@ -67,8 +66,8 @@ class GraphNorm(AffineNorm):
     ) -> Float[Tensor, "nodes c"]:
         """Normalise x, each node within its graph."""
         self.check_input(x)
-        coefficients = partial(subtract_share, eps=self.eps)
-        return normalise_graphs(x, batch, batch_size, coefficients, self.mean_scale, self.weight, self.bias)
+        coefficients = Standardise(self.eps)
+        return normalise_graphs(x, batch, batch_size, coefficients, self.weight, self.bias, self.mean_scale)
 
     def extra_repr(self) -> str:
         """Show the configuration."""

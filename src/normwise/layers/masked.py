@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from normwise.core.grouping import Prefix
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.layers.base import RunningNorm
 from normwise.layers.info import missing, padding
 
@@ -50,4 +49,4 @@ class MaskedBatchNorm(RunningNorm):
         lengths, mask = padding(x, lengths, mask)
         if lengths is None and mask is None:
             raise missing("lengths")
-        return self.normalise(x, Prefix(lengths, mask), partial(standardise, eps=self.eps), self.weight, self.bias)
+        return self.normalise(x, Prefix(lengths, mask), Standardise(self.eps), self.weight, self.bias)

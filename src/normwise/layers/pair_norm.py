@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from normwise.core.graph import centre, scale_by_distance
 from normwise.errors import ShapeError
+from normwise.layers.affine import check_eps
 from normwise.layers.graph import normalise_graphs
 
 
@@ -45,14 +46,15 @@ class PairNorm(nn.Module):
     def __init__(self, scale: float = 1.0, *, scale_individually: bool = False, eps: float = 1e-5) -> None:
         """See the class."""
         super().__init__()
-        if eps < 0:
-            raise ShapeError(f"eps must not be negative, got {eps}")
+        check_eps(eps)
         self.scale, self.scale_individually, self.eps = scale, scale_individually, eps
 
     def forward(
         self, x: Float[Tensor, "nodes c"], batch: Int[Tensor, " nodes"] | None = None, batch_size: int | None = None
     ) -> Float[Tensor, "nodes c"]:
         """Normalise x, each node within its graph."""
+        if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ShapeError(f"x must be a tensor (nodes, channels), got {type(x).__name__}")
         if not x.is_floating_point():
             raise ShapeError(f"x must be of a floating dtype, got {x.dtype}; call .float() on it")
         if not self.scale_individually:

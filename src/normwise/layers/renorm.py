@@ -11,7 +11,6 @@ from torch import Tensor
 
 from normwise.core.estimate import renormalise
 from normwise.core.grouping import Channelwise
-from normwise.core.kernels.dispatch import prefers_native
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
@@ -64,16 +63,16 @@ class BatchRenorm(RunningNorm):
     ) -> None:
         """See the class."""
         super().__init__(num_features, eps, momentum, affine=affine, policy=policy, device=device, dtype=dtype)
-        if r_max < 1:
+        if not r_max >= 1:
             raise ShapeError(f"r_max must be at least 1, got {r_max}; 1 leaves the scale alone")
-        if d_max < 0:
+        if not d_max >= 0:
             raise ShapeError(f"d_max must not be negative, got {d_max}; 0 leaves the mean alone")
         self.r_max, self.d_max = r_max, d_max
 
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        if not self.uses_batch_statistics() and prefers_native(x):
+        if not self.uses_batch_statistics() and self.goes_native(x):
             return self.with_torch(x)
         coefficients = partial(
             renormalise, running=self.running_moments(), eps=self.eps, r_max=self.r_max, d_max=self.d_max

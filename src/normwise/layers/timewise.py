@@ -12,7 +12,7 @@ from torch import Tensor
 from normwise.core.estimate import fill_from_nearest, standardise_shrunk
 from normwise.core.grouping import Cells, Steps
 from normwise.core.moments import Moments
-from normwise.core.normalize import standardise
+from normwise.core.standardise import Standardise
 from normwise.errors import ShapeError
 from normwise.layers.base import RunningNorm
 from normwise.layers.info import padding
@@ -94,7 +94,7 @@ class TimewiseBatchNorm(RunningNorm):
                 f"x must be (n, {self.num_features}, t) of at most {self.max_length} steps, got {tuple(x.shape)}; "
                 "cut the sequences, or construct the layer with a larger max_length"
             )
-        coefficients = partial(standardise, eps=self.eps)
+        coefficients = Standardise(self.eps)
         if self.min_count > 1 and self.uses_batch_statistics():
             coefficients = partial(standardise_shrunk, eps=self.eps, min_count=self.min_count)
         return self.normalise(x, Steps(*padding(x, lengths, mask)), coefficients, self.weight, self.bias)

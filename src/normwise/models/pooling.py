@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from normwise.core.grouping import Cells, Channelwise, Grouping, canonical
 from normwise.core.moments import Moments
-from normwise.core.normalize import Activation, Coefficients, standardise
+from normwise.core.normalize import Activation
+from normwise.core.passes import Coefficients
+from normwise.core.standardise import Standardise
 from normwise.errors import ModelError
 from normwise.layers.base import RunningNorm
 from normwise.layers.ghost import GhostBatchNorm
@@ -73,7 +75,7 @@ class Pooling(BatchNormMode):
         if mean is not None and variance is not None:
             follow = partial(follow_torch, mean, variance, given.get("momentum", 0.1))
         name = self._names.get(id(mean), f"batch_norm of {x.shape[1]} channels")
-        coefficients = partial(standardise, eps=given.get("eps", 1e-5))
+        coefficients = Standardise(given.get("eps", 1e-5))
         parameters = given.get("weight"), given.get("bias")
         return self._meet(Call(name, canonical(x), Cells(), coefficients, parameters, follow)).view_as(x)
 
@@ -111,7 +113,7 @@ class Pooling(BatchNormMode):
         """Stand in for `RunningNorm.with_torch`."""
         if not module.uses_batch_statistics():
             return RunningNorm.with_torch(module, x)
-        coefficients = partial(standardise, eps=module.eps)
+        coefficients = Standardise(module.eps)
         return self.normalise(name, module, x, Channelwise(), coefficients, module.weight, module.bias)
 
     def differs(self, name: str) -> ModelError:

@@ -11,40 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from kernel_cases import KINDS, SHAPES, cells_of, draw
 from torch import Tensor
 
 from normwise.core.grouping import Cells
-from normwise.core.kernels import cpu, loops, reference, use_backend
+from normwise.core.kernels import cpu, reference, use_backend
+from normwise.core.kernels.compiled import blocks, team
 from normwise.core.kernels.dispatch import current_backend, prefers_native
 
-SHAPES = [(40, 3, 1), (70, 5, 4), (6, 4, 7), (5, 3, 40), (3, 2, 5000), (300, 7, 1), (40, 1030, 2), (600, 3, 20)]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-5}
-
-
-def draw(shape: tuple[int, ...], channels_last: bool) -> Tensor:
-    n, channels, positions = shape
-    if channels_last:
-        return torch.randn(n, positions, channels, dtype=torch.float64).permute(0, 2, 1)
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def cells_of(kind: str, shape: tuple[int, ...]) -> Cells:
-    n, _, positions = shape
-    index = torch.randint(0, 5, (n,))
-    prefix = torch.arange(positions) < torch.randint(1, positions + 1, (n, 1))
-    return {
-        "one": Cells(),
-        "indexed": Cells(7, index),  # two of the seven are empty
-        "sorted": Cells(7, index.sort().values),
-        "holes": Cells(mask=torch.rand(n, positions) > 0.4),
-        "prefix": Cells(mask=prefix),
-        "indexed prefix": Cells(5, index, mask=prefix),
-        "steps": Cells(positions, steps=True),
-        "ragged steps": Cells(positions, steps=True, mask=prefix),
-    }[kind]
-
-
-KINDS = ("one", "indexed", "sorted", "holes", "prefix", "indexed prefix", "steps", "ragged steps")
 
 
 def near(ours: Tensor, exact: Tensor, tolerance: float) -> None:
@@ -147,7 +122,7 @@ def test_what_is_not_finite_propagates_as_in_torch(shape, bad):
 
 
 def test_the_number_of_threads_changes_nothing(monkeypatch):
-    monkeypatch.setattr(cpu, "_SHARED", 1)
+    monkeypatch.setattr(team, "SHARED", 1)
     x, dy = torch.randn(64, 48, 50), torch.randn(64, 48, 50)
     tables = torch.randn(3, 1, 48, dtype=torch.float64)
     results = []
@@ -216,16 +191,18 @@ def test_dispatch_goes_by_device_dtype_size_and_layout():
         assert not prefers_native(large)
 
 
-def test_a_mask_ends_after_its_last_valid_position():
-    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
-    end = np.empty(4, np.int64)
-    loops.find_ends(mask, end)
-    assert end.tolist() == [4, 0, 3, 1]
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_mask_ends_after_its_last_valid_position(holes):
+    mask = np.array([[1, 1, 0, int(holes)], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
+    end, count = np.empty(4, np.int64), np.empty(4)
+    assert blocks.find_ends(mask, end, count) is not holes
+    assert end.tolist() == [4 if holes else 2, 0, 3, 1]
+    assert count.tolist() == [3 if holes else 2, 0, 3, 1]
 
 
 @pytest.mark.parametrize(("index", "natural"), [([0, 0, 2, 2], True), ([1, 0, 2, 2], False), ([-1, 0, 0, 1], False)])
 def test_sorted_samples_are_recognised(index, natural):
     order, start = np.empty(4, np.int64), np.zeros(4, np.int64)
-    assert loops.order_by_group(np.array(index), order, start) is natural
+    assert blocks.order_by_group(np.array(index), order, start) is natural
     assert start[-1] == sum(group >= 0 for group in index)
     assert [index[i] for i in order[: start[-1]]] == sorted(group for group in index if group >= 0)

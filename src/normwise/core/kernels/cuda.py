@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from normwise.core.grouping import Cells
+from normwise.core.kernels import reference
 from normwise.core.moments import Moments
 
 Gate = tuple[Tensor, Tensor]
@@ -283,6 +284,9 @@ def _add(parts, first, out, rows, pieces, width, BR: tl.constexpr, BC: tl.conste
 
 
 # --- the contract
+
+
+standardise, pull_back, fuses = reference.standardise, reference.pull_back, reference.fuses  # tables are small
 
 
 def supports(x: Tensor) -> bool:

@@ -19,6 +19,7 @@ from normwise.core.moments import Moments
 from normwise.errors import one_of
 
 Gate = tuple[Float[Tensor, "g c"], Float[Tensor, "g c"]]
+Affine = tuple[Float[Tensor, "... c"] | None, Float[Tensor, "... c"] | None, Float[Tensor, "... c"] | None]
 
 
 @runtime_checkable
@@ -68,6 +69,67 @@ class Backend(Protocol):
     ) -> Float[Tensor, "n c l"]:
         """Return `dy * a + x * b + d` by cell."""
         ...
+
+    def standardise(
+        self,
+        moments: Moments,
+        weight: Float[Tensor, "... c"] | None,
+        bias: Float[Tensor, "... c"] | None,
+        share: Float[Tensor, "... c"] | None,
+        *,
+        eps: float,
+    ) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+        """Return scale and shift."""
+        ...
+
+    def pull_back(
+        self,
+        total: Float[Tensor, "g c"],
+        product: Float[Tensor, "g c"],
+        moments: Moments,
+        weight: Float[Tensor, "... c"] | None,
+        bias: Float[Tensor, "... c"] | None,
+        share: Float[Tensor, "... c"] | None,
+        *,
+        eps: float,
+    ) -> tuple[list[Tensor | None], tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]]:
+        """Return the gradients of the affine, and slope and constant of what reaches x through its moments."""
+        ...
+
+    def fuses(self, x: Float[Tensor, "n c l"], cells: Cells) -> bool:
+        """Return whether the backend does a standardisation of this tensor in one go, and so is `Fusing`."""
+        ...
+
+
+class Standardisation(Protocol):
+    """One pass over a tensor, forward and then back; moments, scale and shift once forward has run."""
+
+    moments: Moments
+    scale: Float[Tensor, "... c"]
+    shift: Float[Tensor, "... c"]
+
+    def __init__(self, cells: Cells, affine: Affine, *, eps: float, pooled: bool = False) -> None:
+        """Take weight, bias and share; pooled: by one statistic for all cells."""
+        ...
+
+    def forward(
+        self, x: Float[Tensor, "n c l"], residual: Float[Tensor, "n c l"] | None, rectify: bool
+    ) -> Float[Tensor, "n c l"]:
+        """Measure x, standardise it, add the residual, rectify."""
+        ...
+
+    def backward(
+        self, dy: Float[Tensor, "n c l"], x: Float[Tensor, "n c l"], *, rectified: bool
+    ) -> tuple[Float[Tensor, "n c l"], list[Tensor | None]]:
+        """Return the gradients of x and of weight, bias and share; rectified: dy has yet to go back through that."""
+        ...
+
+
+@runtime_checkable
+class Fusing(Backend, Protocol):
+    """A backend that can measure, standardise and apply in one go, and come back in one."""
+
+    Standardisation: type[Standardisation]
 
 
 _OF_DEVICE = {"cpu": "cpu", "cuda": "cuda"}

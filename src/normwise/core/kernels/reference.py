@@ -28,6 +28,11 @@ def supports(x: Tensor) -> bool:
     return x.is_floating_point()
 
 
+def fuses(x: Float[Tensor, "n c l"], cells: Cells) -> bool:
+    """Return whether a standardisation is done in one go: there is nothing to gain."""
+    return False
+
+
 def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
     """Measure the moments of every cell; tables `(g, c)`, counts `(g, 1)`."""
     if cells.steps:
@@ -142,6 +147,55 @@ def apply_backward(
     dy = _gated(dy, x, cells, gate)
     dx = _affine(x, b, d, cells)
     return _masked(dx.addcmul(dy.to(dx.dtype), _spread(a, x, cells)).to(x.dtype), cells)
+
+
+def standardise(
+    moments: Moments,
+    weight: Float[Tensor, "... c"] | None = None,
+    bias: Float[Tensor, "... c"] | None = None,
+    share: Float[Tensor, "... c"] | None = None,
+    *,
+    eps: float,
+) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+    """Return `weight / sqrt(variance + ((1 - share) mean)^2 + eps)` and `bias - share mean scale`."""
+    taken = moments.mean if share is None else share * moments.mean
+    square = moments.variance if share is None else moments.variance + ((1 - share) * moments.mean).square()
+    scale = (square + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -taken * scale
+    return scale, (shift if bias is None else shift + bias)
+
+
+def pull_back(
+    total: Float[Tensor, "g c"],
+    product: Float[Tensor, "g c"],
+    moments: Moments,
+    weight: Float[Tensor, "... c"] | None,
+    bias: Float[Tensor, "... c"] | None,
+    share: Float[Tensor, "... c"] | None,
+    *,
+    eps: float,
+) -> tuple[list[Tensor | None], tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]]:
+    """Return the gradients of weight, bias and share, and slope and constant of what reaches x through its moments.
+
+    With r one over the root and P the gradient of the scale, that of the shift included, `dq = -P weight r^3 / 2`
+    reaches the mean square under the root.
+    """
+    mean, kept = moments.mean, 1.0 if share is None else share.to(moments.mean.dtype)
+    rest = (1 - kept) * mean
+    r = (moments.variance + rest.square() + eps).rsqrt()
+    scale = r if weight is None else r * weight
+    through_scale = product + rest * total
+    by_square = -0.5 * through_scale * scale * r.square()
+    shares = -mean * (scale * total + 2 * by_square * rest)
+    affine = [
+        None if table is None else gradient.sum_to_size(table.shape).to(table.dtype)
+        for table, gradient in ((weight, through_scale * r), (bias, total), (share, shares))
+    ]
+    n = moments.count.clamp_min(1)
+    d_mean = (2 * by_square * (1 - kept) * rest - kept * scale * total).sum_to_size(mean.shape)
+    slope = 2 * by_square.sum_to_size(mean.shape) / n
+    return affine, (slope, d_mean / n - slope * mean)
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, cells: Cells) -> Tensor:

@@ -1,0 +1,107 @@
+"""Sums of a block of values, how blocks are merged, and what is worked out before a loop over memory."""
+# pyright: basic, reportUntypedFunctionDecorator=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from normwise.core.kernels.compiled.loop import loop
+
+BLOCK = 4096  # values summed in their own dtype before a merge
+ROWS = 256  # rows summed in their own dtype before a merge
+PIVOT = 8  # values that a first pivot is made of
+
+
+@loop
+def order_by_group(index, order, start):
+    """Sort samples by group, stably; a negative group is none. Return whether they are sorted as they come."""
+    natural, last = True, 0
+    for group in index:
+        if group >= 0:
+            start[group + 1] += 1
+        natural = natural and group >= last
+        last = group
+    for g in range(1, len(start)):
+        start[g] += start[g - 1]
+    place = start[:-1].copy()
+    for i in range(len(index)):
+        if index[i] >= 0:
+            order[place[index[i]]] = i
+            place[index[i]] += 1
+    return natural
+
+
+@loop
+def find_ends(mask, end, count):
+    """Write one past the last valid position of each sample of a boolean `(n, l)` mask, and how many are valid.
+
+    Return whether the valid ones always come first.
+    """
+    first = True
+    for i in range(mask.shape[0]):
+        last, valid = 0, 0
+        for p in range(mask.shape[1]):
+            if mask[i, p]:
+                last = p + 1
+                valid += 1
+        end[i], count[i] = last, valid
+        first = first and last == valid
+    return first
+
+
+@loop
+def merge(before, count, pivot, total, square, mean, m2, g, c):
+    """Merge `count` values, with these sums about `pivot`, into the `before` values of entry (g, c); return the sum."""
+    total = np.float64(total)
+    spread = np.float64(square) - total * total / count
+    if spread < 0:
+        spread = 0.0
+    gap = pivot + total / count - mean[g, c]
+    share = count / (before + count)
+    mean[g, c] += gap * share
+    m2[g, c] += spread + gap * gap * before * share
+    return count * np.float64(pivot) + total
+
+
+@loop
+def flush(before, count, pivot, total, square, mean, m2, sums, g, low):
+    """Merge every channel's block of `count` values, if any, and move its pivot to the mean so far."""
+    if count == 0:
+        return
+    for c in range(len(pivot)):
+        sums[c] += merge(before, count, pivot[c], total[c], square[c], mean, m2, g, low + c)
+        pivot[c] = mean[g, low + c]
+        if not np.isfinite(pivot[c]):
+            pivot[c] = 0
+        total[c] = square[c] = 0
+
+
+@loop
+def finish(count, sums, mean, g, low):
+    """Take the mean from the sum where it is not finite: merged means give infinity minus infinity."""
+    for c in range(len(sums)):
+        if not np.isfinite(mean[g, low + c]) and count > 0:
+            mean[g, low + c] = sums[c] / count
+
+
+@loop
+def first_pivot(values):
+    """Return the mean of the first few values but the largest and the smallest, or 0 where that is not finite."""
+    count = min(PIVOT, len(values))
+    total = values.dtype.type(0)
+    least = most = values[0]
+    for i in range(count):
+        total += values[i]
+        least, most = min(least, values[i]), max(most, values[i])
+    if count > 2:
+        total, count = total - least - most, count - 2
+    total /= values.dtype.type(count)
+    return total if np.isfinite(total) else values.dtype.type(0)
+
+
+@loop
+def lean(pivot, row, count):
+    """Add a row's share to a pivot that is the mean of `count` rows, but for what is not finite."""
+    for j in range(len(pivot)):
+        part = row[j] / row.dtype.type(count)
+        pivot[j] += part if np.isfinite(part) else row.dtype.type(0)

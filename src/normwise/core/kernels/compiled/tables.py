@@ -1,0 +1,113 @@
+"""Loops over tables `(g, c)`, in float64: the coefficients of a standardisation, and their derivatives.
+
+Each works on groups `[low, high)` and columns `[first, last)`. Tables of moments are `(g, c)`, or `(1, c)` for all
+groups; affine tables likewise, or `(0, c)` for none.
+"""
+# pyright: basic, reportUntypedFunctionDecorator=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from normwise.core.kernels.compiled.loop import loop
+
+
+@loop
+def centre(low, high, first, last, scale, shift, zero, slope, rest):
+    """Rewrite `x * scale + shift` as `(x - zero) * slope + rest`, in the dtype of the results."""
+    for g in range(low, high):
+        source = g if len(scale) > 1 else 0
+        for c in range(first, last):
+            a, d = scale[source, c], shift[source, c]
+            crossing = -d / a
+            zero[g, c] = crossing if np.isfinite(crossing) else 0.0
+            if not np.isfinite(zero[g, c]):  # in its own dtype
+                zero[g, c] = 0
+            slope[g, c] = a
+            rest[g, c] = d + np.float64(zero[g, c]) * a
+
+
+@loop
+def spread(low, high, first, last, table, values):
+    """Write a table, or its one row for every group, in the dtype of the values."""
+    for g in range(low, high):
+        source = g if len(table) > 1 else 0
+        for c in range(first, last):
+            values[g, c] = table[source, c]
+
+
+@loop
+def about_mean(low, high, first, last, mean, middle, total, product):
+    """Turn products about the mean as it is in the dtype of the values into those about the mean itself."""
+    for g in range(low, high):
+        source = g if len(mean) > 1 else 0
+        for c in range(first, last):
+            product[g, c] += (middle[g, c] - mean[source, c]) * total[g, c]
+
+
+@loop
+def standardise(low, high, first, last, count, mean, m2, weight, bias, share, eps, scale, shift):
+    """Write `scale = weight / sqrt(m2 / n + ((1 - share) mean)^2 + eps)` and `shift = bias - share mean scale`."""
+    weights, biases, shares = len(weight), len(bias), len(share)
+    for g in range(low, high):
+        source = g if len(mean) > 1 else 0
+        n = max(count[source, 0], 1.0)
+        for c in range(first, last):
+            middle, s = mean[source, c], 1.0
+            if shares > 0:
+                s = np.float64(share[g if shares > 1 else 0, c])
+            left = (1 - s) * middle
+            factor = 1 / np.sqrt(m2[source, c] / n + left * left + eps)
+            if weights > 0:
+                factor *= weight[g if weights > 1 else 0, c]
+            scale[g, c] = factor
+            shift[g, c] = -s * middle * factor
+            if biases > 0:
+                shift[g, c] += bias[g if biases > 1 else 0, c]
+
+
+@loop
+def backward_of_moments(low, high, first, last, total, product, count, mean, m2, weight, share, eps, slope, constant):
+    """Write slope and constant of what reaches x through the moments that a standardisation took.
+
+    total, product: of the output's gradient, and of it times `x - mean`. With r one over the root and P the gradient of
+    the scale, that of the shift included, `dq = -P weight r^3 / 2` reaches the mean square under the root.
+    """
+    for g in range(low, high):
+        source = g if len(mean) > 1 else 0
+        n = max(count[source, 0], 1.0)
+        for c in range(first, last):
+            middle, s, w, sums = mean[source, c], 1.0, 1.0, total[g, c]
+            if len(share) > 0:
+                s = np.float64(share[g if len(share) > 1 else 0, c])
+            if len(weight) > 0:
+                w = np.float64(weight[g if len(weight) > 1 else 0, c])
+            left = (1 - s) * middle
+            r = 1 / np.sqrt(m2[source, c] / n + left * left + eps)
+            dq = -0.5 * (product[g, c] + left * sums) * w * r * r * r
+            slope[source, c] += 2 * dq / n
+            constant[source, c] += (2 * dq * ((1 - s) * left - middle) - s * w * r * sums) / n
+
+
+@loop
+def backward_of_affine(total, product, count, mean, m2, weight, share, eps, d_weight, d_bias, d_share):
+    """Add to the gradients of the affine tables: see `backward_of_moments`."""
+    weights, biases, shares = len(d_weight), len(d_bias), len(d_share)
+    for g in range(len(total)):
+        source = g if len(mean) > 1 else 0
+        n = max(count[source, 0], 1.0)
+        for c in range(total.shape[1]):
+            middle, s, w, sums = mean[source, c], 1.0, 1.0, total[g, c]
+            if shares > 0:
+                s = np.float64(share[g if shares > 1 else 0, c])
+            if weights > 0:
+                w = np.float64(weight[g if weights > 1 else 0, c])
+            left = (1 - s) * middle
+            r = 1 / np.sqrt(m2[source, c] / n + left * left + eps)
+            p = product[g, c] + left * sums
+            if weights > 0:
+                d_weight[g if weights > 1 else 0, c] += p * r
+            if biases > 0:
+                d_bias[g if biases > 1 else 0, c] += sums
+            if shares > 0:
+                d_share[g if shares > 1 else 0, c] -= middle * w * r * (sums - p * r * r * left)
