@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from normwise.core.moments import MIN_VALUES, Moments, accumulation_dtype
+from normwise.core.kernels import reference
+from normwise.core.kernels.dispatch import current_backend
+from normwise.core.moments import Moments, accumulation_dtype
 
 Running = tuple[Float[Tensor, "*g c"], Float[Tensor, "*g c"]]
 Update = Callable[[Tensor, Tensor, Moments, float | Tensor], Running]
@@ -24,9 +26,7 @@ def exponential(running_mean: Tensor, running_var: Tensor, batch: Moments, momen
     The average of batch variances misses the variance BETWEEN batches: with correlated samples it underestimates
     by `1 - rho` for good. Use `exact` for such data.
     """
-    mean = _mix(running_mean, batch.mean, momentum)
-    variance = _mix(running_var, batch.unbiased_variance, momentum)
-    return _where_measured(batch, (mean, variance), (running_mean, running_var))
+    return _follow(batch)(running_mean, running_var, batch, momentum, exact=False)
 
 
 def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: float | Tensor) -> Running:
@@ -36,11 +36,7 @@ def exact(running_mean: Tensor, running_var: Tensor, batch: Moments, momentum: f
     `(1 - a) var + a s^2 + a (1 - a) (mean_batch - mean)^2`, s^2 the batch's population variance: Bessel's would count
     the error of the batch's mean twice. Over all batches, weighted alike, it is the population variance of all values.
     """
-    mean = _mix(running_mean, batch.mean, momentum)
-    gap = (batch.mean - running_mean.to(batch.mean.dtype)).square()
-    between = (momentum * (1 - momentum) * gap).to(running_var.dtype)
-    variance = _mix(running_var, batch.variance, momentum) + between
-    return _where_measured(batch, (mean, variance), (running_mean, running_var))
+    return _follow(batch)(running_mean, running_var, batch, momentum, exact=True)
 
 
 def cumulative_momentum(num_batches_tracked: Int[Tensor, "*g"]) -> Float[Tensor, "*g"]:
@@ -54,11 +50,5 @@ def weight_of_initial_value(momentum: float, updates: int) -> float:
     return (1.0 - momentum) ** updates
 
 
-def _mix(old: Tensor, new: Tensor, momentum: float | Tensor) -> Tensor:
-    weight = momentum.to(old.dtype) if isinstance(momentum, Tensor) else momentum
-    return torch.lerp(old, new.to(old.dtype), weight)
-
-
-def _where_measured(batch: Moments, new: Running, old: Running) -> Running:
-    measured = batch.count >= MIN_VALUES
-    return torch.where(measured, new[0], old[0]), torch.where(measured, new[1], old[1])
+def _follow(batch: Moments) -> Callable[..., Running]:
+    return reference.follow if torch.compiler.is_compiling() else current_backend(batch.mean).follow

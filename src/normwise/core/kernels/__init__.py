@@ -1,4 +1,4 @@
-"""The kernel functions every layer is made of, behind one contract: four over x, two over its small tables.
+"""The kernel functions every layer is made of, behind one contract: four over x, three over its small tables.
 
     reduce(x, cells)                                       -> Moments, tables (g, c)
     apply(x, scale, shift, cells, residual, rectify)       -> y  = x * scale[g] + shift[g] (+ residual, rectified)
@@ -6,6 +6,7 @@
     apply_backward(dy, x, a, b, d, cells, gate)            -> dx = dy * a[g] + x * b[g] + d[g]
     standardise(moments, weight, bias, share, eps)         -> scale, shift
     pull_back(S, T, moments, weight, bias, ..., eps)       -> gradients of weight, bias, share;  b, d
+    follow(running_mean, running_var, moments, momentum)   -> running_mean, running_var
 
 Tensors are `(n, c, l)`, tables `(g, c)` in the accumulation dtype; masked positions enter no sum and receive 0.
 A gate `(scale, shift)` is the backward of `rectify`: dy counts where `x * scale[g] + shift[g]` is not `<= 0`.

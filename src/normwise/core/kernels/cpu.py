@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from normwise.core.grouping import Cells
 from normwise.core.kernels.compiled import planes, rows, team
 from normwise.core.kernels.cpu_fused import Standardisation, fuses
-from normwise.core.kernels.cpu_tables import pull_back, standardise
+from normwise.core.kernels.cpu_tables import follow, pull_back, standardise
 from normwise.core.kernels.cpu_walk import walk_of
 from normwise.core.moments import Moments
 
 Gate = tuple[Tensor, Tensor]
 __all__ = [
-    "Standardisation", "apply", "apply_backward", "fuses", "pull_back", "reduce", "reduce_backward", "standardise",
-    "supports",
+    "Standardisation", "apply", "apply_backward", "follow", "fuses", "pull_back", "reduce", "reduce_backward",
+    "standardise", "supports",
 ]  # fmt: skip
 _SUMS = {
     "planes": (planes.reduce_planes, planes.reduce_backward_planes),

@@ -55,6 +55,24 @@ def pull_back(
     return affine, line
 
 
+def follow(
+    running_mean: Float[Tensor, "... c"],
+    running_var: Float[Tensor, "... c"],
+    batch: Moments,
+    momentum: float | Tensor,
+    *,
+    exact: bool,
+) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+    """Return running mean and variance after a batch, as they are where it has fewer than two values."""
+    channels = running_mean.shape[-1]
+    measured = arrays(Moments(*(table.reshape(-1, table.shape[-1]) for table in (batch.count, batch.mean, batch.m2))))
+    old = [rows(table, channels) for table in (running_mean, running_var)]
+    new = [torch.empty_like(table, dtype=torch.float64) for table in (running_mean, running_var)]
+    weight = torch.as_tensor(momentum, dtype=torch.float64).expand((*running_mean.shape[:-1], 1)).reshape(-1, 1)
+    tables.follow(*measured, *old, weight.numpy(), exact, *(table.view(-1, channels).numpy() for table in new))
+    return new[0].to(running_mean.dtype), new[1].to(running_var.dtype)
+
+
 def arrays(moments: Moments) -> tuple[Array, Array, Array]:
     """Return count, mean and m2 as arrays `(g, 1)`, `(g, c)`, `(g, c)`."""
     count, mean, m2 = (table.detach().double() for table in (moments.count, moments.mean, moments.m2))

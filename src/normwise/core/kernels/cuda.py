@@ -286,7 +286,8 @@ def _add(parts, first, out, rows, pieces, width, BR: tl.constexpr, BC: tl.conste
 # --- the contract
 
 
-standardise, pull_back, fuses = reference.standardise, reference.pull_back, reference.fuses  # tables are small
+standardise, pull_back, follow = reference.standardise, reference.pull_back, reference.follow  # tables are small
+fuses = reference.fuses
 
 
 def supports(x: Tensor) -> bool:

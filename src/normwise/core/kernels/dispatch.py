@@ -96,6 +96,18 @@ class Backend(Protocol):
         """Return the gradients of the affine, and slope and constant of what reaches x through its moments."""
         ...
 
+    def follow(
+        self,
+        running_mean: Float[Tensor, "... c"],
+        running_var: Float[Tensor, "... c"],
+        batch: Moments,
+        momentum: float | Tensor,
+        *,
+        exact: bool,
+    ) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+        """Return running mean and variance after a batch, as they are where it has fewer than two values."""
+        ...
+
     def fuses(self, x: Float[Tensor, "n c l"], cells: Cells) -> bool:
         """Return whether the backend does a standardisation of this tensor in one go, and so is `Fusing`."""
         ...

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from normwise.core.grouping import Cells
-from normwise.core.moments import Moments, accumulation_dtype
+from normwise.core.moments import MIN_VALUES, Moments, accumulation_dtype
 
 CHUNK = 1 << 19  # elements processed at a time, so that the centred copy stays in cache
 _PIVOT = 16  # values that a row's pivot is the mean of
@@ -196,6 +196,29 @@ def pull_back(
     d_mean = (2 * by_square * (1 - kept) * rest - kept * scale * total).sum_to_size(mean.shape)
     slope = 2 * by_square.sum_to_size(mean.shape) / n
     return affine, (slope, d_mean / n - slope * mean)
+
+
+def follow(
+    running_mean: Float[Tensor, "... c"],
+    running_var: Float[Tensor, "... c"],
+    batch: Moments,
+    momentum: float | Tensor,
+    *,
+    exact: bool,
+) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+    """Return running mean and variance after a batch, as they are where it has fewer than two values."""
+    variance = batch.variance if exact else batch.unbiased_variance
+    new_mean, new_var = _mix(running_mean, batch.mean, momentum), _mix(running_var, variance, momentum)
+    if exact:
+        gap = (batch.mean - running_mean.to(batch.mean.dtype)).square()
+        new_var = new_var + (momentum * (1 - momentum) * gap).to(new_var.dtype)
+    measured = batch.count >= MIN_VALUES
+    return torch.where(measured, new_mean, running_mean), torch.where(measured, new_var, running_var)
+
+
+def _mix(old: Tensor, new: Tensor, momentum: float | Tensor) -> Tensor:
+    weight = momentum.to(old.dtype) if isinstance(momentum, Tensor) else momentum
+    return torch.lerp(old, new.to(old.dtype), weight)
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, cells: Cells) -> Tensor:

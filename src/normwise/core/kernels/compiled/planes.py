@@ -11,6 +11,13 @@ from normwise.core.kernels.compiled.loop import loop
 
 
 @loop
+def _span(stop, start, length):
+    """Return how many values to read of a block whose valid ones end at `stop`: all, unless most are padding."""
+    there = min(length, start + BLOCK) - start
+    return there if 2 * (stop - start) >= there else stop - start
+
+
+@loop
 def _reduce_whole(low, high, x, order, start, end, mean, m2):
     width, number = high - low, x.dtype.type
     total, square, pivot = np.zeros(width, x.dtype), np.zeros(width, x.dtype), np.zeros(width, x.dtype)
@@ -22,16 +29,23 @@ def _reduce_whole(low, high, x, order, start, end, mean, m2):
             i = order[place] if len(order) else place
             for p in range(0, end[i], BLOCK):
                 stop = min(end[i], p + BLOCK)
+                valid, span = stop - p, _span(stop, p, x.shape[2])
                 if before + count == 0:
                     for c in range(width):
                         pivot[c] = first_pivot(x[i, low + c, p:stop])
                 for c in range(width):
-                    piece = x[i, low + c, p:stop]
+                    piece = x[i, low + c, p : p + span]
                     middle, s, q = pivot[c], number(0), number(0)
-                    for j in range(stop - p):
-                        d = piece[j] - middle
-                        s += d
-                        q += d * d
+                    if span == valid:
+                        for j in range(span):
+                            d = piece[j] - middle
+                            s += d
+                            q += d * d
+                    else:
+                        for j in range(span):
+                            d = piece[j] - middle if j < valid else number(0)
+                            s += d
+                            q += d * d
                     total[c] += s
                     square[c] += q
                 count += stop - p
@@ -108,6 +122,10 @@ def apply_planes(low, high, x, first, last, index, end, mask, zero, slope, rest,
                 for j in range(stop):
                     v = (values[j] - z) * a + d
                     out[j] = number(0) if v <= 0 else v
+            elif stop * 2 >= x.shape[2]:
+                values, out, after = x[i, c], y[i, c], after[:0]
+                for j in range(x.shape[2]):
+                    out[j] = (values[j] - z) * a + d if j < stop else number(0)
             else:
                 for j in range(stop):
                     out[j] = (values[j] - z) * a + d
@@ -128,8 +146,9 @@ def _reduce_backward_whole(low, high, dy, x, order, start, end, mean, gated, zer
             i = order[place] if len(order) else place
             for p in range(0, end[i], BLOCK):
                 stop = min(end[i], p + BLOCK)
+                valid, span = stop - p, _span(stop, p, x.shape[2])
                 for c in range(low, high):
-                    values, slopes = x[i, c, p:stop], dy[i, c, p:stop]
+                    values, slopes = x[i, c, p : p + span], dy[i, c, p : p + span]
                     middle, s, t = mean[g, c], number(0), number(0)
                     if gated:
                         z, a, d = zero[g, c], slope[g, c], rest[g, c]
@@ -138,10 +157,15 @@ def _reduce_backward_whole(low, high, dy, x, order, start, end, mean, gated, zer
                         for j in range(stop - p):
                             s += kept[j]
                             t += kept[j] * (values[j] - middle)
-                    else:
-                        for j in range(stop - p):
+                    elif span == valid:
+                        for j in range(span):
                             s += slopes[j]
                             t += slopes[j] * (values[j] - middle)
+                    else:
+                        for j in range(span):
+                            w = slopes[j] if j < valid else number(0)
+                            s += w
+                            t += w * (values[j] - middle if j < valid else number(0))
                     total[g, c] += s
                     product[g, c] += t
 
@@ -218,6 +242,10 @@ def apply_backward_planes(
                 for j in range(stop):
                     kept = number(0) if (values[j] - gz) * ga + gd <= 0 else slopes[j]
                     out[j] = kept * f + ((values[j] - z) * b + d)
+            elif stop * 2 >= x.shape[2]:
+                values, slopes, out, after = x[i, c], dy[i, c], dx[i, c], after[:0]
+                for j in range(x.shape[2]):
+                    out[j] = slopes[j] * f + ((values[j] - z) * b + d) if j < stop else number(0)
             else:
                 for j in range(stop):
                     out[j] = slopes[j] * f + ((values[j] - z) * b + d)

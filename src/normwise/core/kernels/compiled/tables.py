@@ -67,6 +67,24 @@ def standardise(low, high, first, last, count, mean, m2, weight, bias, share, ep
 
 
 @loop
+def follow(count, mean, m2, running_mean, running_var, momentum, exact, new_mean, new_var):
+    """Write the running estimates after a batch: of the mixture's variance if exact, else of Bessel's."""
+    for g in range(len(mean)):
+        n = count[g, 0]
+        a = momentum[g, 0] if n > 1 else 0.0
+        freedom = max(n if exact else n - 1, 1.0)
+        for c in range(mean.shape[1]):
+            old, spread = running_mean[g, c], running_var[g, c]
+            if n > 1:
+                gap = mean[g, c] - old
+                old += a * gap
+                spread += a * (m2[g, c] / freedom - spread)
+                if exact:
+                    spread += a * (1 - a) * gap * gap
+            new_mean[g, c], new_var[g, c] = old, spread
+
+
+@loop
 def backward_of_moments(low, high, first, last, total, product, count, mean, m2, weight, share, eps, slope, constant):
     """Write slope and constant of what reaches x through the moments that a standardisation took.
 
