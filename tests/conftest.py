@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 # Shapes in annotations are checked in tests, and only there; before the first import of what they annotate. Compilers
 # take functions as they are written, so theirs are left alone.
+pytest.register_assert_rewrite("conformance")
 COMPILED = ("loops", "cuda", "triton_plan", "triton_tables", "triton_walks")
 CORE = ROOT / "src" / "normwise" / "core"
 CHECKED = [

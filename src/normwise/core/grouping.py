@@ -2,7 +2,8 @@
 
 Kernels see a tensor as `(n, c, l)` and a `Cells`: every value falls into one cell or, if masked, into none.
 A cell is the finest unit a layer needs; coarser groups are merges of cells (`Moments.pool`, `Moments.merge_by`).
-What an index, a length or a mask holds is looked at, except while `torch.compile` traces, which cannot look.
+What an index, a length or a mask holds is looked at, except while `torch.compile` traces, which cannot look, and on the
+meta device, where there is nothing to look at.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Indexed(Grouping):
             raise ShapeError(f"{self.name} must be of an integer dtype, got {self.index.dtype}; call .long() on it")
         index, num_groups = self.index, self.num_groups
         if num_groups is None:
-            num_groups = int(index.max()) + 1 if len(index) else 0
+            num_groups = len(index) if index.is_meta else int(index.max()) + 1 if len(index) else 0
         _check_range(self.name, index, 0, num_groups - 1, "raise the number of groups or renumber them")
         if self.num_groups is None and num_groups > len(x):  # wide gaps: no more rows than samples are needed
             known = cast("Tensor", torch.unique(index))  # pyright: ignore[reportUnknownMemberType]
@@ -161,6 +162,8 @@ def valid_positions(
                 f"lengths must be {n} integers, one a sample, got {lengths.dtype} {tuple(lengths.shape)}; "
                 "pass the number of valid positions of each sample"
             )
+        if lengths.is_meta and not x.is_meta:
+            raise ShapeError(f"lengths must hold values that x on {x.device} can be cut by, got meta; move them")
         remedy = f"{positions} is the padded length; leave empty samples out of the batch"
         _check_range("lengths", lengths, 1, positions, remedy)
         return torch.arange(positions, device=x.device) < lengths.to(x.device).unsqueeze(1)
@@ -184,8 +187,8 @@ def check_side(name: str, values: object, x: Tensor | None = None) -> None:
 
 
 def _check_range(name: str, values: Tensor, least: int, most: int, remedy: str) -> None:
-    """Raise `ShapeError` for integers outside `[least, most]`."""
-    if torch.compiler.is_compiling() or not len(values):
+    """Raise `ShapeError` for integers outside `[least, most]`; where shapes alone are asked for, on meta, there are none."""
+    if torch.compiler.is_compiling() or values.is_meta or not len(values):
         return
     low, high = int(values.min()), int(values.max())
     if low < least or high > most:

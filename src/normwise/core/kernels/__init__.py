@@ -7,8 +7,7 @@
 
 Tensors are `(n, c, l)`, tables `(g, c)` in the accumulation dtype; masked positions enter no sum and receive 0.
 A gate `(scale, shift)` is the backward of `rectify`: dy counts where `x * scale[g] + shift[g]` is not `<= 0`.
-Backends: `reference` (torch, any device), `cpu` (numba, with its loops in `loops`), `cuda` (triton: the
-walk in `triton_plan`, its kernels in `triton_walks` and `triton_tables`); `dispatch` picks.
+Backends: `reference` (torch, any device), `cpu` (numba, with its loops in `loops`), `cuda` (triton); `dispatch` picks.
 """
 
 from normwise.core.kernels.dispatch import Backend, current_backend, use_backend
