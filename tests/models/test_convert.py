@@ -207,7 +207,7 @@ def test_a_fused_activation_is_refused_before_anything_changes(to, kind):
 def test_a_parametrized_norm_and_instance_statistics_are_refused():
     norm = nn.BatchNorm1d(3)
     parametrize.register_parametrization(norm, "weight", nn.Identity())
-    with pytest.raises(ModelError, match="does more than normalise"):
+    with pytest.raises(ModelError, match="is parametrized, which would be lost"):
         convert(nn.Sequential(norm), "normwise")
     with pytest.raises(ModelError, match="in a way that batch normalization does not"):
         convert(nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)), "normwise")
