@@ -11,6 +11,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+if not torch.cuda.is_available():  # before triton is imported: it decides then whether kernels are compiled
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 settings.register_profile("normwise", deadline=None)  # no timed assertions
 settings.load_profile("normwise")
 
@@ -18,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 # Shapes in annotations are checked in tests, and only there; before the first import of what they annotate. Compilers
 # take functions as they are written, so theirs are left alone.
-COMPILED = ("compiled", "cuda")
+pytest.register_assert_rewrite("conformance")
+COMPILED = ("compiled", "cuda", "triton_plan", "triton_tables", "triton_walks")
 CORE = ROOT / "src" / "normwise" / "core"
 CHECKED = [
     ".".join(("normwise", *path.relative_to(CORE.parent).with_suffix("").parts))

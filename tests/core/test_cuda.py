@@ -1,19 +1,16 @@
 """The Triton kernels against the reference in float64: every layout, every kind of cell, every argument.
 
-Where there is a GPU they run on it; elsewhere Triton's interpreter runs them on the CPU, from a copy of the module of
-their own, since Triton decides when a kernel is defined, and they are compiled for a GPU without being run.
+Where there is a GPU they run on it; elsewhere Triton's interpreter runs them on the CPU (see `conftest`), and they are
+compiled for a GPU without being run.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,73 +18,37 @@ import torch
 from torch import Tensor
 
 from normwise.core.grouping import Cells
-from normwise.core.kernels import reference
+from normwise.core.kernels import cuda, reference, triton_plan
 
-SOURCE = Path(reference.__file__).with_name("cuda.py")
 EXACT = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 3e-6, torch.bfloat16: 3e-6}  # of tables
 ROUNDED = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}  # of tensors
 LAYOUTS = {"contiguous": (4, 3, 27), "channels last": (7, 3, 11), "rows": (60, 6, 1)}
 KINDS = ("one", "indexed", "holes", "prefix", "indexed prefix", "steps", "ragged steps")
 
 
-@dataclass(frozen=True)
-class Device:
-    """Where kernels run, and the module that holds them."""
-
-    name: str
-    kernels: ModuleType
-
-
-@pytest.fixture(scope="module", params=["interpreter", "cuda"])
-def device(request):
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("lacks a CUDA device")
-        from normwise.core.kernels import cuda
-
-        yield Device("cuda", cuda)
-    elif torch.cuda.is_available():
-        pytest.skip("a GPU runs the kernels themselves")
-    else:
-        with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-            yield Device("cpu", interpreted(patch))
-
-
-def interpreted(patch: pytest.MonkeyPatch) -> ModuleType:
-    """The kernels as the interpreter runs them, even if Triton was imported to compile."""
-    import triton
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction
-
-    patch.setenv("TRITON_INTERPRET", "1")
-    for name, function in list(vars(tl).items()):
-        if isinstance(function, triton.JITFunction):
-            patch.setattr(tl, name, InterpretedFunction(function.fn))
-    spec = importlib.util.spec_from_file_location("interpreted_cuda", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    patch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def device():
+    """Where the kernels run: on a GPU, or in the interpreter."""
+    with np.errstate(all="ignore"):  # the interpreter computes with numpy
+        yield "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture
-def small_tiles(device, monkeypatch):
+def small_tiles(monkeypatch):
     """Small tiles, so that small tensors have several in every direction, and programs several tiles."""
     sizes = {"_TILE": 32, "_CHANNELS": 4, "_POSITIONS": 8, "_PROGRAMS": 5, "_ENTRIES": 8, "_PARTS": (2, 4)}
     for name, value in sizes.items():
-        monkeypatch.setattr(device.kernels, name, value)
+        monkeypatch.setattr(triton_plan, name, value)
 
 
-def draw(layout: str, dtype: torch.dtype, device: Device) -> Tensor:
-    n, channels, positions = LAYOUTS[layout]
+def draw(layout: str, dtype: torch.dtype, device: str, shape: tuple[int, int, int] | None = None) -> Tensor:
+    n, channels, positions = shape or LAYOUTS[layout]
     x = torch.randn(n, channels, positions).to(dtype)
     x = x.permute(0, 2, 1).contiguous().permute(0, 2, 1) if layout == "channels last" else x
-    return x.to(device.name)
+    return x.to(device)
 
 
-def cells_of(kind: str, n: int, positions: int, device: Device) -> Cells:
+def cells_of(kind: str, n: int, positions: int, device: str) -> Cells:
     index = torch.randint(0, 3, (n,))
     prefix = torch.arange(positions) < torch.randint(1, positions + 1, (n, 1))
     count, sample, steps, mask = {
@@ -99,7 +60,7 @@ def cells_of(kind: str, n: int, positions: int, device: Device) -> Cells:
         "steps": (positions, None, True, None),
         "ragged steps": (positions, None, True, prefix),
     }[kind]
-    on = [None if tensor is None else tensor.to(device.name) for tensor in (sample, mask)]
+    on = [None if tensor is None else tensor.to(device) for tensor in (sample, mask)]
     return Cells(count, on[0], steps, on[1])
 
 
@@ -108,10 +69,12 @@ def near(ours: Tensor, exact: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(ours.double(), exact.double(), rtol=0, atol=tolerance * scale)
 
 
-def compare(device: Device, layout: str, kind: str, dtype: torch.dtype, *, fused: bool) -> None:
+def compare(
+    device: str, layout: str, kind: str, dtype: torch.dtype, *, fused: bool, shape: tuple[int, int, int] | None = None
+) -> None:
     """Call all four functions, with residual, rectifier and gate or without; what is masked is NaN for ours, 0 for theirs."""
-    kernels, exact, rounded = device.kernels, EXACT[dtype], ROUNDED[dtype]
-    x, dy, residual = (draw(layout, dtype, device) for _ in range(3))
+    exact, rounded = EXACT[dtype], ROUNDED[dtype]
+    x, dy, residual = (draw(layout, dtype, device, shape) for _ in range(3))
     cells = cells_of(kind, x.shape[0], x.shape[2], device)
     clean = [t.double() for t in (x, dy, residual)]
     if cells.mask is not None:
@@ -120,18 +83,18 @@ def compare(device: Device, layout: str, kind: str, dtype: torch.dtype, *, fused
         x, dy, residual = (t.masked_fill(hidden, math.nan) for t in (x, dy, residual))
     a, b, d = (torch.randn(cells.count, x.shape[1], dtype=torch.float64, device=x.device) for _ in range(3))
     a[0, 0] = b[0, 1] = 0  # lines that cross zero nowhere
-    ours, theirs = kernels.reduce(x, cells), reference.reduce(clean[0], cells)
+    ours, theirs = cuda.reduce(x, cells), reference.reduce(clean[0], cells)
     assert torch.equal(ours.count, theirs.count.expand(cells.count, 1))
     near(ours.mean, theirs.mean, exact)
     near(ours.m2, theirs.m2, exact)
-    y = kernels.apply(x, a, b, cells, residual if fused else None, fused)
+    y = cuda.apply(x, a, b, cells, residual if fused else None, fused)
     near(y, reference.apply(clean[0], a, b, cells, clean[2] if fused else None, fused), rounded)
     assert (y.dtype, y.stride()) == (x.dtype, x.stride())
     gate = (a, b) if fused else None
-    sums = kernels.reduce_backward(dy, x, theirs.mean, cells, gate)
+    sums = cuda.reduce_backward(dy, x, theirs.mean, cells, gate)
     for one, other in zip(sums, reference.reduce_backward(clean[1], clean[0], theirs.mean, cells, gate), strict=True):
         near(one, other, exact)
-    dx = kernels.apply_backward(dy, x, a, b, d, cells, gate)
+    dx = cuda.apply_backward(dy, x, a, b, d, cells, gate)
     near(dx, reference.apply_backward(clean[1], clean[0], a, b, d, cells, gate), rounded)
 
 
@@ -155,17 +118,26 @@ def test_so_it_is_in_every_dtype(device, layout, kind, dtype):
     compare(device, layout, kind, dtype, fused=True)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="lacks a CUDA device")
+@pytest.mark.parametrize("dtype", EXACT, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_so_it_is_at_sizes_that_fill_a_gpu(layout, kind, dtype):
+    shape = (1 << 18, 70, 1) if layout == "rows" else (100, 70, 3000)
+    compare("cuda", layout, kind, dtype, fused=True, shape=shape)
+
+
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("shape", [(6, 2, 40), (240, 2, 1)])
 def test_an_offset_costs_no_digits(device, shape):
-    x = (torch.randn(shape) + 1e6).to(device.name)
-    dy = torch.randn(shape).to(device.name)
-    ours, exact = device.kernels.reduce(x, Cells()), reference.reduce(x.double(), Cells())
+    x = (torch.randn(shape) + 1e6).to(device)
+    dy = torch.randn(shape).to(device)
+    ours, exact = cuda.reduce(x, Cells()), reference.reduce(x.double(), Cells())
     assert (ours.mean - exact.mean).abs().max() < 1e-6  # the grid of float32 is 0.06 wide there
     assert ((ours.m2 - exact.m2) / exact.m2).abs().max() < 2e-6
     scale = exact.variance.rsqrt()
-    near(device.kernels.apply(x, scale, -exact.mean * scale, Cells()), (x.double() - exact.mean.t()) * scale.t(), 1e-6)
-    sums = device.kernels.reduce_backward(dy, x, exact.mean, Cells())
+    near(cuda.apply(x, scale, -exact.mean * scale, Cells()), (x.double() - exact.mean.t()) * scale.t(), 1e-6)
+    sums = cuda.reduce_backward(dy, x, exact.mean, Cells())
     for one, other in zip(sums, reference.reduce_backward(dy.double(), x.double(), exact.mean, Cells()), strict=True):
         near(one, other, 1e-6)
 
@@ -178,8 +150,8 @@ def test_drift_and_outliers_do_not_spoil_the_variance(device, shape):
     outlier = torch.zeros(shape)
     outlier[0, :, 0] = 1e5
     for values in (x + drift, x + outlier):
-        values = values.to(device.name)
-        ours, exact = device.kernels.reduce(values, Cells()), reference.reduce(values.double(), Cells())
+        values = values.to(device)
+        ours, exact = cuda.reduce(values, Cells()), reference.reduce(values.double(), Cells())
         assert ((ours.m2 - exact.m2) / exact.m2).abs().max() < 2e-6
 
 
@@ -189,12 +161,12 @@ def test_what_is_not_finite_propagates_as_in_torch(device, bad):
     for where in (0, -1):
         x = torch.randn(20, 2, 1)
         x[torch.arange(len(bad)) + where, 0, 0] = torch.tensor(bad)
-        x = x.to(device.name)
-        moments = device.kernels.reduce(x, Cells())
+        x = x.to(device)
+        moments = cuda.reduce(x, Cells())
         torch.testing.assert_close(moments.mean[0].float(), x.mean((0, 2)), equal_nan=True)
         assert torch.equal(moments.m2[0].isfinite(), torch.tensor([False, True], device=x.device))
         one = torch.ones(1, 2, dtype=torch.float64, device=x.device)
-        y = device.kernels.apply(x, one, one, Cells(), rectify=True)
+        y = cuda.apply(x, one, one, Cells(), rectify=True)
         torch.testing.assert_close(y, (x + 1).relu(), equal_nan=True)
 
 
@@ -206,55 +178,54 @@ def test_the_same_input_gives_the_same_bits(device, kind):
     for _ in range(2):
         torch.manual_seed(1)
         cells = cells_of(kind, x.shape[0], x.shape[2], device)
-        moments = device.kernels.reduce(x, cells)
-        sums = device.kernels.reduce_backward(dy, x, moments.mean, cells)
+        moments = cuda.reduce(x, cells)
+        sums = cuda.reduce_backward(dy, x, moments.mean, cells)
         results.append((moments.mean, moments.m2, *sums))
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_memory_in_another_format_is_copied_not_misread(device):
-    x, dy = torch.randn(2, 7, 3, 11, dtype=torch.float64, device=device.name)
+    x, dy = torch.randn(2, 7, 3, 11, dtype=torch.float64, device=device)
     dy = dy.transpose(1, 2).contiguous().transpose(1, 2)
     tables = torch.randn(3, 1, 3, dtype=torch.float64, device=x.device)
-    kernels = device.kernels
     for one, other in ((x, dy), (dy, x), (x, x[:1].expand_as(x)), (torch.cat((x, x), 1)[:, ::2], dy)):
-        near(kernels.reduce(one, Cells()).mean, reference.reduce(one, Cells()).mean, 1e-12)
+        near(cuda.reduce(one, Cells()).mean, reference.reduce(one, Cells()).mean, 1e-12)
         near(
-            kernels.apply_backward(other, one, *tables, Cells()),
+            cuda.apply_backward(other, one, *tables, Cells()),
             reference.apply_backward(other, one, *tables, Cells()),
             1e-12,
         )
-        near(kernels.apply(one, *tables[:2], Cells(), other), reference.apply(one, *tables[:2], Cells(), other), 1e-12)
+        near(cuda.apply(one, *tables[:2], Cells(), other), reference.apply(one, *tables[:2], Cells(), other), 1e-12)
 
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_gradient_of_batch_normalization(device, layout):
     """Its forward and backward pass as the six equations of Ioffe and Szegedy, rectified, against autograd."""
-    kernels, eps, cells = device.kernels, 1e-3, Cells()
+    eps, cells = 1e-3, Cells()
     x, dy = (draw(layout, torch.float64, device) for _ in range(2))
     weight, bias = torch.randn(2, x.shape[1], dtype=torch.float64, device=x.device)
     leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
     expected = torch.nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], training=True, eps=eps).relu()
     gradients = torch.autograd.grad(expected, leaves, dy)
 
-    moments = kernels.reduce(x, cells)
+    moments = cuda.reduce(x, cells)
     inverse = (moments.variance + eps).rsqrt()
     scale = inverse * weight
     gate = (scale, bias - moments.mean * scale)
-    total, product = kernels.reduce_backward(dy, x, moments.mean, cells, gate)
+    total, product = cuda.reduce_backward(dy, x, moments.mean, cells, gate)
     slope = -scale * inverse.square() * product / moments.count
     constant = -scale * total / moments.count - slope * moments.mean
-    near(kernels.apply(x, *gate, cells, rectify=True), expected.detach(), 1e-12)
-    near(kernels.apply_backward(dy, x, scale, slope, constant, cells, gate), gradients[0], 1e-12)
+    near(cuda.apply(x, *gate, cells, rectify=True), expected.detach(), 1e-12)
+    near(cuda.apply_backward(dy, x, scale, slope, constant, cells, gate), gradients[0], 1e-12)
     near((product * inverse)[0], gradients[1], 1e-12)
     near(total[0], gradients[2], 1e-12)
 
 
 def test_every_sample_lies_in_one_block_of_its_group(device):
     for groups, n, size in ((5, 40, 4), (30, 40, 8), (1, 7, 3), (40, 40, 2), (6, 40, 100)):
-        sample = torch.randint(0, max(groups - 2, 1), (n,), device=device.name)
-        order, blocks, first = device.kernels._blocks(sample, groups, size)
+        sample = torch.randint(0, max(groups - 2, 1), (n,), device=device)
+        order, blocks, first = triton_plan._blocks(sample, groups, size)
         seen = []
         for number, (start, stop, group) in enumerate(blocks.tolist()):
             members = order[start:stop].tolist() if stop > start else []
@@ -267,7 +238,7 @@ def test_every_sample_lies_in_one_block_of_its_group(device):
 
 
 def test_supported_are_floating_tensors_of_the_device_that_hold_something(device):
-    supports, x = device.kernels.supports, torch.ones(2, 3, 4, device=device.name)
+    supports, x = cuda.supports, torch.ones(2, 3, 4, device=device)
     assert all(supports(x.to(dtype)) for dtype in EXACT)
     assert not supports(x.long())
     assert not supports(x[:0])
@@ -299,21 +270,18 @@ def compile_all() -> None:
         assert b"ELF" in compiled(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]
 
     triton.JITFunction.run = only_compile
-    from normwise.core.kernels import cuda
-
-    everything = Device("cpu", cuda)
     for layout, kind, dtype in (
         ("contiguous", "indexed prefix", torch.float32),
         ("channels last", "steps", torch.bfloat16),
     ):
-        x = draw(layout, dtype, everything)
-        cells = cells_of(kind, x.shape[0], x.shape[2], everything)
+        x = draw(layout, dtype, "cpu")
+        cells = cells_of(kind, x.shape[0], x.shape[2], "cpu")
         table = torch.ones(cells.count, x.shape[1], dtype=torch.float64)
         cuda.reduce(x, cells)
         cuda.apply(x, table, table, cells, x, True)
         cuda.reduce_backward(x, x, table, cells, (table, table))
         cuda.apply_backward(x, x, table, table, table, cells, (table, table))
-    assert names == {"_measure", "_merge", "_lines", "_affine", "_project", "_add"}
+    assert names == {"measure", "merge", "prepare", "affine", "project", "add"}
 
 
 def test_every_kernel_compiles_for_a_gpu(tmp_path):

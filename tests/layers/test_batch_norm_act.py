@@ -9,7 +9,7 @@ import loop_oracle as loops
 import numpy as np
 import pytest
 import torch
-from conformance import LayerCase, LayerConformance, shapes_unchecked
+from conformance import BAD_INPUT, TOO_FEW_VALUES, LayerCase, LayerConformance, Refusal, shapes_unchecked
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +26,16 @@ def oracle(x, side, state, momentum):
 
 
 class TestBatchNormAct(LayerConformance):
-    case = LayerCase(create=partial(BatchNormAct, activation=nn.Identity()), oracle=oracle)
+    case = LayerCase(
+        create=partial(BatchNormAct, activation=nn.Identity()),
+        oracle=oracle,
+        refusals=(
+            *BAD_INPUT,
+            *TOO_FEW_VALUES,
+            Refusal("residual must be like x", side=lambda x: (torch.ones(4, 3, 1, dtype=x.dtype),)),
+            Refusal("residual must be like x", side=lambda x: (x.to("meta"),)),
+        ),
+    )
 
 
 def shrink(x: Tensor) -> Tensor:

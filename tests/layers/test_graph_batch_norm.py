@@ -41,7 +41,8 @@ def test_the_layer_is_the_one_it_wraps_for_nodes_and_refuses_everything_else():
     assert same(buffers(layer.module), buffers(twin))
     assert torch.equal(layer.eval()(x), twin.eval()(x))
     before = buffers(layer.train())
-    for bad in (torch.randn(7, 3, 2), torch.randn(7, 4), torch.randn(1, 3), torch.randn(0, 3), torch.randn(7)):
+    sizes = ((7, 3, 2), (7, 4), (1, 3), (0, 3), (7,), ())
+    for bad in (*map(torch.randn, sizes), x.double(), x.long(), x.to("meta")):
         with shapes_unchecked(), pytest.raises(ShapeError):
             layer(bad)
     assert same(buffers(layer), before)

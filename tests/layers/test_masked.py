@@ -8,7 +8,7 @@ import loop_oracle as loops
 import numpy as np
 import pytest
 import torch
-from conformance import BAD_INPUT, LayerCase, LayerConformance, Refusal, shapes_unchecked
+from conformance import BAD_INPUT, LayerCase, LayerConformance, Refusal, no_side, shapes_unchecked
 from torch import nn
 
 from normwise.errors import DataError, ShapeError
@@ -42,6 +42,14 @@ def too_few(x):
     return (torch.tensor([1]),)
 
 
+def everywhere(x):
+    return torch.ones(len(x), *x.shape[2:], dtype=torch.bool)
+
+
+def nowhere(x):
+    return ~everywhere(x)
+
+
 class TestMaskedBatchNorm(LayerConformance):
     case = LayerCase(
         create=MaskedBatchNorm,
@@ -53,8 +61,15 @@ class TestMaskedBatchNorm(LayerConformance):
         trivial_side=lambda x: (torch.full((len(x),), x.shape[-1]),),
         refusals=(
             *BAD_INPUT,
-            Refusal("more than 1 value per channel", (1, 3, 4), side=too_few),
-            Refusal("more than 1 value per channel", (0, 3, 4)),
+            Refusal("more than 1 value per channel", (1, 3, 4), side=too_few, training_only=True),
+            Refusal("more than 1 value per channel", (0, 3, 4), training_only=True),
+            Refusal("more than 1 value per channel", (1, 3), side=no_side, mask=everywhere, training_only=True),
+            Refusal("more than 1 value per channel", side=no_side, mask=nowhere, training_only=True),
+            Refusal("exactly one of lengths and mask", mask=everywhere),
+            Refusal(r"mask must be \(4, 2\)", side=no_side, mask=lambda x: torch.ones(4, 3, dtype=torch.bool)),
+            Refusal(r"mask must be \(4, 2\) of bool", side=no_side, mask=lambda x: torch.ones(4, 2)),
+            Refusal("lengths must hold values", side=lambda x: (torch.ones(4, dtype=torch.long, device="meta"),)),
+            Refusal("mask must be on the device of x", side=no_side, mask=lambda x: everywhere(x).to("meta")),
             Refusal(
                 r"lengths must lie in \[1, 2\], got values from 2 to 3", side=lambda x: (torch.tensor([2, 3, 2, 2]),)
             ),

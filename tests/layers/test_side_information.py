@@ -86,3 +86,23 @@ def test_hooks_of_an_activation_are_called_once_at_any_size():
     for size in (4, 64):
         layer(torch.randn(size, 8, 32, 32, requires_grad=True)).sum().backward()
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "side"),
+    [
+        (ConditionalBatchNorm(3, 2, device="meta"), ELSEWHERE),
+        (DomainBatchNorm(3, 2, device="meta"), ELSEWHERE),
+        (TimewiseBatchNorm(3, 9, device="meta"), ELSEWHERE),
+        (MaskedBatchNorm(3, device="meta").eval(), ELSEWHERE),
+    ],
+)
+def test_shapes_are_inferred_on_the_meta_device(layer, side):
+    if not isinstance(layer, TimewiseBatchNorm):
+        assert layer(torch.empty(4, 3, 5, device="meta"), side).shape == (4, 3, 5)
+    assert layer.eval()(torch.empty(4, 3, 5, device="meta"), side).shape == (4, 3, 5)
+
+
+@pytest.mark.parametrize("layer", [GraphNorm(3, device="meta"), GraphLayerNorm(3, device="meta")])
+def test_so_are_those_of_graphs(layer):
+    assert layer(torch.empty(4, 3, device="meta"), ELSEWHERE).shape == (4, 3)

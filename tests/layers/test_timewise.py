@@ -8,7 +8,7 @@ import loop_oracle as loops
 import numpy as np
 import pytest
 import torch
-from conformance import BAD_INPUT, LayerCase, LayerConformance, Refusal
+from conformance import BAD_INPUT, LayerCase, LayerConformance, Refusal, no_side
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -28,6 +28,10 @@ def lengths(x):
 def step_of(x, side):
     positions = np.arange(x.shape[-1])
     return np.where(positions < np.asarray(side[0])[:, None], positions, -1)[:, None, :]
+
+
+def nowhere(x):
+    return torch.zeros(len(x), x.shape[-1], dtype=torch.bool)
 
 
 def oracle(x, side, state, momentum):
@@ -52,16 +56,23 @@ class TestTimewiseBatchNorm(LayerConformance):
         side=lengths,
         groups=lambda x, side: torch.from_numpy(step_of(x, side)),
         trivial=partial(TimewiseBatchNorm, max_length=1),
-        trivial_side=lambda x: (),
+        trivial_side=no_side,
         trivial_shapes=((9, 3, 1),),
         offset_shape=(3200, 4, 1),
         refusals=(
             *BAD_INPUT,
-            Refusal("more than 1 value per channel", (1, 3, 1)),
-            Refusal("more than 1 value per channel", (0, 3, 4)),
-            Refusal(r"must be \(n, 3, t\) of at most 8 steps, got \(4, 3\)", (4, 3), side=lambda x: ()),
+            Refusal("more than 1 value per channel", (1, 3, 1), training_only=True),
+            Refusal("more than 1 value per channel", (0, 3, 4), training_only=True),
+            Refusal("more than 1 value per channel", side=no_side, mask=nowhere, training_only=True),
+            Refusal(r"mask must be \(4, 2\) of bool", side=no_side, mask=lambda x: torch.ones(4, 2)),
+            Refusal("lengths must hold values", side=lambda x: (torch.ones(4, dtype=torch.long, device="meta"),)),
+            Refusal("mask must be on the device of x", side=no_side, mask=lambda x: nowhere(x).to("meta")),
+            Refusal("lengths must be 4 integers", side=lambda x: (torch.ones(3).long(),)),
+            Refusal("lengths must be 4 integers", side=lambda x: (torch.ones(4),)),
+            Refusal(r"lengths must lie in \[1, 2\], got values from -1", side=lambda x: (torch.tensor([-1, 2, 2, 2]),)),
+            Refusal(r"must be \(n, 3, t\) of at most 8 steps, got \(4, 3\)", (4, 3), side=no_side),
             Refusal(r"must be \(n, 3, t\) of at most 8 steps, got \(4, 3, 9\)", (4, 3, 9)),
-            Refusal(r"must be \(n, 3, t\)", (4, 3, 2, 2), side=lambda x: ()),
+            Refusal(r"must be \(n, 3, t\)", (4, 3, 2, 2), side=no_side),
             Refusal(
                 r"lengths must lie in \[1, 2\], got values from 1 to 3", side=lambda x: (torch.tensor([1, 3, 2, 2]),)
             ),

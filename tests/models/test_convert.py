@@ -207,7 +207,7 @@ def test_a_fused_activation_is_refused_before_anything_changes(to, kind):
 def test_a_parametrized_norm_and_instance_statistics_are_refused():
     norm = nn.BatchNorm1d(3)
     parametrize.register_parametrization(norm, "weight", nn.Identity())
-    with pytest.raises(ModelError, match="does more than normalise"):
+    with pytest.raises(ModelError, match="is parametrized, which would be lost"):
         convert(nn.Sequential(norm), "normwise")
     with pytest.raises(ModelError, match="in a way that batch normalization does not"):
         convert(nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)), "normwise")
@@ -302,3 +302,16 @@ def test_a_bias_free_norm_and_a_missing_counter_convert():
     x = images(c=3)
     expected = norm.eval()(x)
     torch.testing.assert_close(model.eval()(x), expected)
+
+
+def test_a_model_without_values_yet_converts_and_takes_them_later():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU())
+    for to, kind in (("normwise", BatchNorm), ("torch", nn.BatchNorm2d)):
+        convert(model, to)
+        assert type(model[1]) is kind
+        assert model[1].weight.is_meta
+    reference = randomize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU()))
+    convert(model, "normwise").load_state_dict(reference.state_dict(), assign=True)
+    x = images(c=3)
+    torch.testing.assert_close(model.eval()(x), reference.eval()(x))

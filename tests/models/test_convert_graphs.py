@@ -255,11 +255,25 @@ def test_a_converted_model_is_copied_and_pickled_and_still_knows_where_it_came_f
         assert type(convert(again, "torch").norms[0]) is pyg.GraphNorm
 
 
-def test_a_network_of_pygs_runs_unchanged():
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_network_of_pygs_runs_and_learns_unchanged(name, training):
     """PyG's own model, whose norms are given the batch where their signature asks for it."""
-    model, (x, batch) = randomize(pyg.GCN(3, CHANNELS, 2, norm=pyg.GraphNorm(CHANNELS))).double().eval(), graphs()
-    edges = torch.stack([torch.arange(NODES - 1), torch.arange(1, NODES)])
-    expected = model(x, edges, batch=batch, batch_size=4)
-    convert(model, "normwise")
-    assert any(isinstance(module, GraphNorm) for module in model.modules())
-    torch.testing.assert_close(model(x, edges, batch=batch, batch_size=4), expected)
+    create, kind, note = NORMS[name]
+    model, (x, batch) = randomize(pyg.GCN(3, CHANNELS, 3, norm=create(CHANNELS))).double().train(training), graphs()
+    reference, edges = copy.deepcopy(model), torch.stack([torch.arange(NODES - 1), torch.arange(1, NODES)])
+    converted(model, "normwise", note)
+    assert sum(isinstance(module, kind) for module in model.modules()) == 2
+    results = []
+    for network in (model, reference):
+        leaf = x.clone().requires_grad_()
+        y = network(leaf, edges, batch=batch, batch_size=4)
+        y.square().sum().backward()
+        results.append([y, leaf.grad, *(parameter.grad for parameter in network.parameters())])
+    tolerance = 1e-2 if note == EPS_OF_PAIRS else 1e-9  # nodes near the mean of their graph feel eps
+    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+    if note != ONE_NODE:  # PyG's instance norm counts no batches
+        torch.testing.assert_close(dict(model.named_buffers()), dict(reference.named_buffers()))
+    reference.load_state_dict(model.state_dict())
+    outputs = [network.eval()(x, edges, batch=batch, batch_size=4) for network in (model, reference)]
+    torch.testing.assert_close(*outputs, rtol=tolerance, atol=tolerance)

@@ -516,7 +516,8 @@ def test_renamed_look_alikes_become_any_layer():
         (partial(BatchRenorm, eps=1e-3), "takes r_max, d_max here, got eps"),
         (partial(BatchNorm, momentum=0.2), "takes none here, got momentum"),
         (partial(GhostBatchNorm, 4), "is not known"),
-        (normwise.layers.BatchNormAct, "is not known; expected one of .* BatchNorm, BatchRenorm"),
+        (partial(normwise.layers.BatchNormAct, activation=torch.relu), "BatchNormAct takes none here, got activation"),
+        (normwise.layers.BatchInfo, "is not known; expected one of .* BatchNorm, BatchRenorm.* PairNorm, BatchNormAct"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(to, text):

@@ -2,7 +2,8 @@
 
 Kernels see a tensor as `(n, c, l)` and a `Cells`: every value falls into one cell or, if masked, into none.
 A cell is the finest unit a layer needs; coarser groups are merges of cells (`Moments.pool`, `Moments.merge_by`).
-What an index, a length or a mask holds is looked at, except while `torch.compile` traces, which cannot look.
+What an index, a length or a mask holds is looked at, except while `torch.compile` traces, which cannot look, and on the
+meta device, where there is nothing to look at.
 """
 
 from __future__ import annotations
@@ -77,10 +78,8 @@ class Indexed(Grouping):
         if self.index.is_floating_point() or self.index.dtype == torch.bool:
             raise ShapeError(f"{self.name} must be of an integer dtype, got {self.index.dtype}; call .long() on it")
         index, num_groups = self.index, self.num_groups
-        if num_groups is None and index.device.type == "meta":
-            raise ShapeError(f"{self.name} must hold numbers, got a tensor on meta; give the number of groups instead")
         if num_groups is None:
-            num_groups = int(index.max()) + 1 if len(index) else 0
+            num_groups = len(index) if not _has_numbers(index) else int(index.max()) + 1 if len(index) else 0
         _check_range(self.name, index, 0, num_groups - 1, "raise the number of groups or renumber them")
         if self.num_groups is None and num_groups > len(x):  # wide gaps: no more rows than samples are needed
             known = cast("Tensor", torch.unique(index))  # pyright: ignore[reportUnknownMemberType]
@@ -159,15 +158,13 @@ def valid_positions(
         raise ShapeError("exactly one of lengths and mask must be given; pass lengths=... or mask=...")
     if lengths is not None:
         check_side("lengths", lengths)
-        if lengths.device.type == "meta" != x.device.type:
-            raise ShapeError(
-                "lengths must hold numbers, got a tensor on meta; move it to the device of x, or to the CPU"
-            )
         if lengths.shape != (n,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise ShapeError(
                 f"lengths must be {n} integers, one a sample, got {lengths.dtype} {tuple(lengths.shape)}; "
                 "pass the number of valid positions of each sample"
             )
+        if lengths.is_meta and not x.is_meta:
+            raise ShapeError(f"lengths must hold values that x on {x.device} can be cut by, got meta; move them")
         remedy = f"{positions} is the padded length; leave empty samples out of the batch"
         _check_range("lengths", lengths, 1, positions, remedy)
         return torch.arange(positions, device=x.device) < lengths.to(x.device).unsqueeze(1)
@@ -201,7 +198,11 @@ def _check_range(name: str, values: Tensor, least: int, most: int, remedy: str) 
 
 def can_look(values: Tensor) -> bool:
     """Return whether the values of a tensor can be read: not while `torch.compile` traces, nor where it has none."""
-    return not torch.compiler.is_compiling() and values.device.type != "meta" and not isinstance(values, FakeTensor)
+    return not torch.compiler.is_compiling() and _has_numbers(values)
+
+
+def _has_numbers(values: Tensor) -> bool:
+    return not values.is_meta and not isinstance(values, FakeTensor)
 
 
 def canonical(x: Tensor) -> Float[Tensor, "n c l"]:

@@ -13,9 +13,11 @@ from torch import nn
 
 from normwise import layers
 from normwise.errors import ModelError, NormwiseError, UsageError
+from normwise.models.activation import split, to_fused
 from normwise.models.exchange import Exchange, origin
 from normwise.models.pyg import ours, theirs
 from normwise.models.replace import hand_over, replace_modules
+from normwise.models.task import Task
 from normwise.models.to_ours import is_ours, to_layer, to_normwise
 from normwise.models.to_torch import (
     FrozenAffine,
@@ -66,7 +68,7 @@ class _Target:
 
 _NAMED = {
     "normwise": _Target(to_normwise, lambda module: is_ours(module) or theirs(module) is not None),
-    "torch": _Target(to_torch, lambda module: is_ours(module) or origin(module) is not None),
+    "torch": _Target(partial(split, to=to_torch), lambda module: is_ours(module) or origin(module) is not None),
     "frozen-affine": _Target(to_frozen_affine),
     "group": _Target(partial(to_group_norm, groups=by_most_groups)),
     "layer": _Target(partial(to_group_norm, groups=lambda channels: 1)),
@@ -75,7 +77,9 @@ _NAMED = {
 }
 
 
-def convert(model: nn.Module, to: To, *, where: Where | None = None) -> nn.Module:
+def convert(
+    model: nn.Module, to: To, *, where: Where | None = None, example: Any = None, task: Task | None = None
+) -> nn.Module:
     """Exchange the norms of a model, in place; return the model, which is a new module if it is itself a norm.
 
     to: a layer class of `normwise.layers`, or `functools.partial` of one for what the old layer cannot tell
@@ -85,7 +89,11 @@ def convert(model: nn.Module, to: To, *, where: Where | None = None) -> nn.Modul
     worked into a fixed scale and shift; exact in evaluation), "group", "layer", "instance" (nn.GroupNorm with at most
     32 groups, one, or one a channel: not exact, the model must be trained on), "spectral" (no norm, and torch's
     spectral norm on the convolution or linear layer in front of it: not exact).
-    where: names of norms, or `(name, module) -> bool`; None for all.
+    `BatchNormAct` takes in the activation module behind a norm where a trace shows that it alone reads the norm, and
+    leaves `nn.Identity` there; "torch" undoes it.
+    where: names of norms, or `(name, module) -> bool`; None for all. example: a batch to follow through a model whose
+    Python code cannot be traced, where it matters what lies before or behind a norm ("torch" from layers of ours,
+    "spectral", `BatchNormAct`). task: how to run the model on it.
 
     A converted layer finds the side information it needs (lengths, domain, condition, graph) in the active `BatchInfo`,
     so that the model need not be changed. Parameters and buffers stay the same objects where their shapes do
@@ -100,7 +108,8 @@ def convert(model: nn.Module, to: To, *, where: Where | None = None) -> nn.Modul
         raise ModelError(
             f"model: expected normalization layers, found none in {type(model).__name__}; nothing to convert"
         )
-    exchange, swaps = Exchange(model), []
+    run = None if example is None else partial((task or Task()).run, model, example)
+    exchange, swaps = Exchange(model, run), []
     for layer in _selected(model, found, where):
         new = target.build(exchange, layer)
         if new is not layer.module:
@@ -120,13 +129,17 @@ def _target(to: To) -> _Target:
     if isinstance(to, str) and to in _NAMED:
         return _NAMED[to]
     kind, options = (to.func, to.keywords) if isinstance(to, partial) and not to.args else (to, {})
+    if kind is layers.BatchNormAct:
+        if options:
+            raise UsageError(f"to: BatchNormAct takes none here, got {next(iter(options))}; all is the old layers'")
+        return _Target(to_fused)
     if kind in _CLASSES:
         _check_options(kind, options)
         build = partial(to_layer, kind=kind, options=options)
         return _Target(build, partial(_is_part, kind)) if kind in _GRAPH_CLASSES else _Target(build)
     state = "is not available yet" if to in _PLANNED else "is not known"
     known = ", ".join(map(repr, (*_NAMED, *_SHORT)))
-    classes = ", ".join(kind.__name__ for kind in _CLASSES)
+    classes = ", ".join(kind.__name__ for kind in (*_CLASSES, layers.BatchNormAct))
     raise UsageError(
         f"to: {to!r} {state}; expected one of {known}, or of normwise.layers {classes}, or a partial of it"
     )

@@ -9,12 +9,13 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from normwise.errors import ModelError
+from normwise.layers.batch_norm_act import BatchNormAct
 from normwise.layers.graph_instance_norm import GraphInstanceNorm
 from normwise.layers.policy import DEFAULT, StatisticsPolicy
 from normwise.models.form import EvaluationForm, TrainingForm, evaluation_form, training_form
 from normwise.models.replace import FREEZE
 from normwise.models.walk import NormLayer, core
-from normwise.models.wiring import Wiring, wiring_from_graph
+from normwise.models.wiring import Wiring, find_wiring
 
 NOT_EXACT = "not exact: {}; running statistics are dropped, weight and bias kept; train the model on"
 NEW_PARAMETERS = "some parameters are new objects; make the optimizer anew"
@@ -24,14 +25,18 @@ _ORIGIN = "_normwise_origin"  # the class, torch's or PyG's, a layer of ours was
 
 
 class Exchange:
-    """One call of `convert`. `last`: what is done to the model once nothing can be refused any more."""
+    """One call of `convert`. `last`: what is done to the model once nothing can be refused any more.
 
-    def __init__(self, model: nn.Module) -> None:
+    run: runs the model once, where its wiring cannot be read from its code.
+    """
+
+    def __init__(self, model: nn.Module, run: Callable[[], object] | None = None) -> None:
         """Start with nothing to tell and nothing to do."""
-        self.model = model
+        self.model, self.run = model, run
         self.notes: dict[str, list[str]] = {}
         self.last: list[Callable[[], object]] = []
         self._wiring: Wiring | None = None
+        self._in_training: Wiring | None = None
 
     def note(self, layer: NormLayer, text: str) -> None:
         """Remember what is not exact."""
@@ -39,7 +44,11 @@ class Exchange:
 
     def form(self, layer: NormLayer) -> EvaluationForm:
         """Return what the layer computes in evaluation, or refuse it."""
-        form = None if parametrize.is_parametrized(layer.module) else evaluation_form(layer)
+        if parametrize.is_parametrized(layer.module):
+            raise refusal(layer, "is parametrized, which would be lost; remove the parametrization, or leave it out")
+        if isinstance(layer.module, BatchNormAct):
+            raise refusal(layer, 'fuses an activation, which would be lost; convert(model, "torch") splits it first')
+        form = evaluation_form(layer)
         if form is None:
             raise refusal(
                 layer,
@@ -77,10 +86,18 @@ class Exchange:
 
     @property
     def wiring(self) -> Wiring:
-        """Who feeds whom, from a symbolic trace; empty where the model's Python code allows none."""
+        """Who feeds whom, from a symbolic trace or a run; empty where the model's Python code allows no trace."""
         if self._wiring is None:
-            self._wiring = wiring_from_graph(self.model) or Wiring()
+            self._wiring = find_wiring(self.model, self.run)
         return self._wiring
+
+    def follower(self, name: str) -> str | None:
+        """Return the module that alone reads a norm's output, in evaluation and in training, and nothing else."""
+        follower = self.wiring.followers.get(name)
+        if follower is not None and self._in_training is None:
+            self._in_training = find_wiring(self.model, self.run, training=True)
+        same = self._in_training is not None and self._in_training.followers.get(name) == follower
+        return follower if same else None
 
     def wired_rank(self, name: str) -> int | None:
         """Return the number of dimensions of a norm's input that the convolution in front of it proves."""

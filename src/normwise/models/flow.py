@@ -18,6 +18,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normwise.layers.affine import AffineNorm
+from normwise.layers.graph_batch_norm import GraphBatchNorm
+from normwise.layers.pair_norm import PairNorm
 from normwise.models.batch import tensors_in
 from normwise.models.preserve import preserved, preserved_random_state
 from normwise.models.walk import norm_layers
@@ -32,6 +35,9 @@ _GETTERS = frozenset(
     "element_size storage_offset __len__ __hash__ __repr__ __format__".split()
 )
 _VALUE_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
+
+
+OURS = (AffineNorm, GraphBatchNorm, PairNorm)  # which look at their input: no symbol passes through them
 
 
 @dataclass
@@ -57,23 +63,23 @@ class Flow:
         return len(self.steps) - 1
 
 
-def flow_of_graph(model: nn.Module) -> Flow | None:
-    """Trace a copy of the model symbolically, in evaluation mode; None where its Python code does not allow it."""
+def flow_of_graph(model: nn.Module, *, training: bool = False) -> Flow | None:
+    """Trace a copy of the model symbolically, in evaluation or training; None where its Python code does not allow it."""
     tracer = _Tracer()
     try:
         with preserved_random_state():
-            traced = copy.deepcopy(model).eval()
+            traced = copy.deepcopy(model).train(training)
             graph = tracer.trace(traced, _fixed_arguments(traced))
     except _TRACE_ERRORS:
         return None
     return _flow_of_nodes(traced, graph, tracer.entered)
 
 
-def flow_of_run(model: nn.Module, run: Callable[[], Any]) -> Flow:
+def flow_of_run(model: nn.Module, run: Callable[[], Any], *, training: bool = False) -> Flow:
     """Follow tensors through one call of `run`, which runs the model once; the model is as before afterwards."""
     watch = _Watch(model)
     with preserved(model), torch.no_grad():
-        model.eval()
+        model.train(training)
         handles = []
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True))
@@ -88,7 +94,9 @@ def flow_of_run(model: nn.Module, run: Callable[[], Any]) -> Flow:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """Return whether a module is one step: torch's own, or the owner of tensors with no such module inside it."""
+    """Return whether a module is one step: torch's own, ours, or the owner of tensors with no such module inside it."""
+    if isinstance(module, OURS):
+        return True
     if type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential):
         return not isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.DataParallel))
     inside = (child for child in module.modules() if child is not module)

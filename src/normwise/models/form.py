@@ -100,10 +100,15 @@ def scale_and_shift(layer: NormLayer, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def without_hooks(module: nn.Module) -> nn.Module:
-    """Return a float64 copy on the CPU that runs nobody's hooks."""
+    """Return a float64 copy on the CPU that runs nobody's hooks; of a module without values, one whose values are 0."""
     alone = copy.copy(module)
     vars(alone).update({name: OrderedDict() for name in HOOKS if name in vars(module)})
-    twin = copy.deepcopy(alone).to(device="cpu", dtype=torch.float64)
+    twin = copy.deepcopy(alone)
+    if any(table.is_meta for table in (*twin.parameters(), *twin.buffers())):
+        twin = twin.to_empty(device="cpu")
+        for table in (*twin.parameters(), *twin.buffers()):
+            table.detach().zero_()
+    twin = twin.to(device="cpu", dtype=torch.float64)
     for inner in twin.modules():
         for name in HOOKS:
             getattr(inner, name).clear()

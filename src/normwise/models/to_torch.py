@@ -74,9 +74,14 @@ def _torch_class(exchange: Exchange, layer: NormLayer, form: EvaluationForm) -> 
         return kinds.pop()
     rank = exchange.wired_rank(layer.name)
     if rank is None:
+        why = (
+            "no convolution in front of it says"
+            if exchange.wiring.known
+            else ("the model's code cannot be traced to see which convolution feeds it, pass example=")
+        )
         raise ModelError(
             f"model: cannot tell whether layer '{layer.name}' stands for nn.BatchNorm1d, 2d or 3d, it takes inputs of "
-            "any rank and no convolution in front of it says; replace it by hand, its state_dict fits"
+            f"any rank and {why}; replace it by hand, its state_dict fits"
         )
     return _BY_RANK[rank]
 
@@ -115,7 +120,8 @@ def to_spectral(exchange: Exchange, layer: NormLayer) -> nn.Module:
     exchange.form(plain_norm(exchange, layer))
     feed = exchange.wiring[layer.name]
     if feed.producer is None:
-        raise refusal(layer, "is not known to take the output of one convolution or linear layer; leave it out")
+        why = "" if exchange.wiring.known else ": the model's code cannot be traced, pass example="
+        raise refusal(layer, f"is not known to take the output of one convolution or linear layer{why}; leave it out")
     producer = exchange.model.get_submodule(feed.producer)
     if not feed.sole or feed.calls != 1 or feed.producer_calls != 1:
         raise refusal(layer, f"or '{feed.producer}' in front of it is used more than once; leave it out with where=")
