@@ -81,7 +81,7 @@ def test_frozen_takes_one_value_in_training():
     ("arguments", "message"),
     [
         ({"num_features": 0}, "num_features must be at least 1, got 0"),
-        ({"num_features": 2, "eps": -1e-5}, "eps must not be negative"),
+        ({"num_features": 2, "eps": -1e-5}, "eps must be a number that is not negative"),
         ({"num_features": 2, "momentum": 1.5}, r"momentum must lie in \[0, 1\]"),
     ],
 )

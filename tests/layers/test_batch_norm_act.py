@@ -106,7 +106,7 @@ def test_what_is_saved_for_backward(activation, with_residual, kept):
 
 @pytest.mark.parametrize(
     "residual",
-    [torch.randn(4, 3, 5), torch.randn(4, 3, 4).double(), torch.randn(1, 3, 4)],
+    [torch.randn(4, 3, 5), torch.ones(4, 3, 4, dtype=torch.long), torch.randn(1, 3, 4)],
 )
 def test_a_residual_that_does_not_fit_is_refused_before_any_change(residual):
     layer = BatchNormAct(3, torch.relu)

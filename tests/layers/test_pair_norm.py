@@ -79,7 +79,7 @@ def test_scaled_individually_every_node_lies_at_the_same_distance():
 
 
 def test_construction_and_the_printed_form():
-    with pytest.raises(ShapeError, match="eps must not be negative"):
+    with pytest.raises(ShapeError, match="eps must be a number that is not negative"):
         PairNorm(eps=-1.0)
     assert repr(PairNorm()) == "PairNorm(scale=1.0, scale_individually=False, eps=1e-05)"
     assert list(PairNorm().state_dict()) == []
