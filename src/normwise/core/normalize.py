@@ -126,7 +126,7 @@ class _Normalize(torch.autograd.Function):
             return _differentiable_backward(ctx, dy, x, kept, activation, parameters)
         rectified = activation is functional.relu
         if activation is not None and not rectified:
-            z = current_backend(x).apply(x, way.scale, way.shift, call.cells, kept)
+            z = current_backend(x).apply(x, *way.tables, call.cells, kept)
             dy = _pull_back(activation, z, dy)
         dx, gradients = way.backward(dy, x, rectified=rectified, wants_dx=ctx.needs_input_grad[0])
         return dx, _of_residual(ctx, dy), None, None, *gradients

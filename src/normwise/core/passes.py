@@ -28,17 +28,19 @@ Gradients = list[Tensor | None]
 class Pass(ABC):
     """Abstract: forward once, then backward as often as it is asked for.
 
-    moments: those of x, or the known ones. scale, shift: what x was transformed by, `(g, c)` or `(1, c)`, once forward
-    has run. Nothing here is part of a graph.
+    moments: those of x, or the known ones, once forward has run. Nothing here is part of a graph.
     """
 
     moments: Moments | None
-    scale: Float[Tensor, "... c"]
-    shift: Float[Tensor, "... c"]
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "n c l"], residual: Float[Tensor, "n c l"] | None, rectify: bool) -> Tensor:
         """Return `x * scale + shift`, plus the residual, rectified."""
+
+    @property
+    @abstractmethod
+    def tables(self) -> Tables:
+        """Return scale and shift that x was transformed by, `(g, c)` or `(1, c)`, once forward has run."""
 
     @abstractmethod
     def backward(
@@ -82,10 +84,14 @@ class Fused(Pass):
 
     def forward(self, x: Tensor, residual: Tensor | None, rectify: bool) -> Tensor:
         """Return the output."""
-        done = self._standardisation
-        y = done.forward(x, residual, rectify)
-        self.moments, self.scale, self.shift = done.moments, done.scale, done.shift
+        y = self._standardisation.forward(x, residual, rectify)
+        self.moments = self._standardisation.moments
         return y
+
+    @property
+    def tables(self) -> Tables:
+        """Return scale and shift."""
+        return self._standardisation.tables
 
     def backward(self, dy: Tensor, x: Tensor, *, rectified: bool, wants_dx: bool) -> tuple[Tensor | None, Gradients]:
         """Return the gradients."""
@@ -106,25 +112,29 @@ class Stepwise(Pass):
         call = self._call
         if call.measured:
             self.moments = self._backend.reduce(x, call.cells)
-        self._tables = self._derive()
-        self.scale, self.shift = (
-            table.expand(call.cells.count, x.shape[1]) for table in (self._tables.scale, self._tables.shift)
-        )
-        return self._backend.apply(x, self.scale, self.shift, call.cells, residual, rectify)
+        self._derived = self._derive()
+        shape = call.cells.count, x.shape[1]
+        self._scale, self._shift = (table.expand(shape) for table in (self._derived.scale, self._derived.shift))
+        return self._backend.apply(x, self._scale, self._shift, call.cells, residual, rectify)
+
+    @property
+    def tables(self) -> Tables:
+        """Return scale and shift."""
+        return self._scale, self._shift
 
     def backward(self, dy: Tensor, x: Tensor, *, rectified: bool, wants_dx: bool) -> tuple[Tensor | None, Gradients]:
         """Return the gradients."""
-        backend, cells, tables = self._backend, self._call.cells, self._tables
-        gate = (self.scale, self.shift) if rectified else None
+        backend, cells, derived = self._backend, self._call.cells, self._derived
+        gate = self.tables if rectified else None
         gradients: Gradients = [None] * len(self._parameters)
-        slope = constant = torch.zeros_like(self.scale)
-        if tables.needs_sums:
-            sums = backend.reduce_backward(dy, x, tables.centre.expand_as(self.scale), cells, gate)
-            gradients, line = tables.pull_back(*sums)
+        slope = constant = torch.zeros_like(self._scale)
+        if derived.needs_sums:
+            sums = backend.reduce_backward(dy, x, derived.centre.expand_as(self._scale), cells, gate)
+            gradients, line = derived.pull_back(*sums)
             slope, constant = (slope, constant) if line is None else (table.expand_as(slope) for table in line)
         if not wants_dx:
             return None, gradients
-        return backend.apply_backward(dy, x, self.scale, slope, constant, cells, gate), gradients
+        return backend.apply_backward(dy, x, self._scale, slope, constant, cells, gate), gradients
 
     def _derive(self) -> _Derived:
         form, measured = self._call.coefficients, self._call.measured

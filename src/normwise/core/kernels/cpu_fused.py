@@ -30,10 +30,7 @@ def fuses(x: Float[Tensor, "n c l"], cells: Cells) -> bool:
 
 
 class Standardisation:
-    """One pass over a tensor, forward and then back.
-
-    moments: those that were taken. scale, shift: tables `(g, c)` or `(1, c)`. All once forward has run.
-    """
+    """One pass over a tensor, forward and then back; moments: those that were taken, once forward has run."""
 
     def __init__(self, cells: Cells, affine: Affine, *, eps: float, pooled: bool = False) -> None:
         """Take weight, bias and share; pooled: by one statistic for all cells."""
@@ -48,7 +45,7 @@ class Standardisation:
         self._groupwise = not self._pooled and _by_groups(walk)
         values, (y, out) = walk.view(x), walk.empty(x)
         mean, m2, scale, shift = source.table(), source.table(), walk.table(), walk.table()
-        self._statistics, self._scale = (source.counts, mean, m2), scale
+        self._statistics, self._scale, self._shift = (source.counts, mean, m2), scale, shift
         line = [np.empty(scale.shape, values.dtype) for _ in range(3)]
         passed = (*line, values if residual is None else walk.view(residual), residual is not None, rectify, out)
         small = (*self._statistics, *map(walk.affine, self._affine), self._eps, scale, shift, *passed)
@@ -61,8 +58,13 @@ class Standardisation:
         else:
             given = (reduce, apply, len(values), values, source.by_group, walk.in_place, *small)
             team.share(fused.forward_columns, source.kind + walk.kind, walk.width, values, given)
-        self.moments, self.scale, self.shift = source.moments(mean, m2), walk.collect(scale), walk.collect(shift)
+        self.moments = source.moments(mean, m2)
         return walk.like(x, y)
+
+    @property
+    def tables(self) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+        """Return scale and shift, `(g, c)` or `(1, c)`."""
+        return self._walk.collect(self._scale), self._walk.collect(self._shift)
 
     def backward(
         self, dy: Float[Tensor, "n c l"], x: Float[Tensor, "n c l"], *, rectified: bool
@@ -70,7 +72,7 @@ class Standardisation:
         """Return the gradients of x and of weight, bias and share; rectified: dy has yet to go back through that."""
         walk, mean = self._walk, self._statistics[1]
         values, slopes, (dx, out) = walk.view(x), walk.view(dy), walk.empty(x)
-        gate = walk.gate((self.scale, self.shift) if rectified else None, values.dtype)
+        gate = walk.gate(self.tables if rectified else None, values.dtype)
         sums, tilt, constant = (walk.table(), walk.table()), np.zeros(mean.shape), np.zeros(mean.shape)
         middle, *own = [np.empty(self._scale.shape, values.dtype) for _ in range(5)]
         weight, _, share = affine = [walk.affine(table) for table in self._affine]

@@ -44,7 +44,10 @@ def pull_back(
     mean = measured[1]
     slope, constant = np.zeros(mean.shape), np.zeros(mean.shape)
     weights, _, shares = given = [rows(table, total.shape[1]) for table in (weight, bias, share)]
-    tables.backward_of_moments(0, len(total), 0, mean.shape[1], *sums, *measured, weights, shares, eps, slope, constant)
+    scale = standardise(moments, weight, bias, share, eps=eps)[0].numpy()
+    scale = scale if len(scale) == len(total) else scale.repeat(len(total), 0)
+    small = (*sums, *measured, weights, shares, eps, scale, slope, constant)
+    tables.backward_of_moments(0, len(total), 0, mean.shape[1], *small)
     line = torch.from_numpy(slope), torch.from_numpy(constant)  # pyright: ignore[reportUnknownMemberType]
     found = [np.zeros(table.shape) for table in given]
     tables.backward_of_affine(*sums, *measured, weights, shares, eps, *found)

@@ -114,11 +114,9 @@ class Backend(Protocol):
 
 
 class Standardisation(Protocol):
-    """One pass over a tensor, forward and then back; moments, scale and shift once forward has run."""
+    """One pass over a tensor, forward and then back; moments: those that were taken, once forward has run."""
 
     moments: Moments
-    scale: Float[Tensor, "... c"]
-    shift: Float[Tensor, "... c"]
 
     def __init__(self, cells: Cells, affine: Affine, *, eps: float, pooled: bool = False) -> None:
         """Take weight, bias and share; pooled: by one statistic for all cells."""
@@ -128,6 +126,11 @@ class Standardisation(Protocol):
         self, x: Float[Tensor, "n c l"], residual: Float[Tensor, "n c l"] | None, rectify: bool
     ) -> Float[Tensor, "n c l"]:
         """Measure x, standardise it, add the residual, rectify."""
+        ...
+
+    @property
+    def tables(self) -> tuple[Float[Tensor, "... c"], Float[Tensor, "... c"]]:
+        """Return scale and shift, `(g, c)` or `(1, c)`."""
         ...
 
     def backward(

@@ -50,29 +50,25 @@ def find_ends(mask, end, count):
 
 
 @loop
-def merge(before, count, pivot, total, square, mean, m2, g, c):
-    """Merge `count` values, with these sums about `pivot`, into the `before` values of entry (g, c); return the sum."""
-    total = np.float64(total)
-    spread = np.float64(square) - total * total / count
-    if spread < 0:
-        spread = 0.0
-    gap = pivot + total / count - mean[g, c]
-    share = count / (before + count)
-    mean[g, c] += gap * share
-    m2[g, c] += spread + gap * gap * before * share
-    return count * np.float64(pivot) + total
-
-
-@loop
 def flush(before, count, pivot, total, square, mean, m2, sums, g, low):
-    """Merge every channel's block of `count` values, if any, and move its pivot to the mean so far."""
+    """Merge every channel's block of `count` values, if any, into the `before` values of its entry `(g, low + c)`.
+
+    A block is its sums about `pivot`, which moves to the mean so far.
+    """
     if count == 0:
         return
-    for c in range(len(pivot)):
-        sums[c] += merge(before, count, pivot[c], total[c], square[c], mean, m2, g, low + c)
-        pivot[c] = mean[g, low + c]
-        if not np.isfinite(pivot[c]):
-            pivot[c] = 0
+    width, number = len(pivot), pivot.dtype.type
+    means, spreads = mean[g, low : low + width], m2[g, low : low + width]
+    part, share = 1 / count, count / (before + count)
+    for c in range(width):
+        s, p = np.float64(total[c]), np.float64(pivot[c])
+        spread = np.float64(square[c]) - s * s * part
+        spread = 0.0 if spread < 0 else spread
+        gap = p + s * part - means[c]
+        means[c] += gap * share
+        spreads[c] += spread + gap * gap * before * share
+        sums[c] += count * p + s
+        pivot[c] = means[c] if abs(means[c]) < np.inf else number(0)
         total[c] = square[c] = 0
 
 
@@ -102,6 +98,8 @@ def first_pivot(values):
 @loop
 def lean(pivot, row, count):
     """Add a row's share to a pivot that is the mean of `count` rows, but for what is not finite."""
+    number = row.dtype.type
+    share = number(1 / count)
     for j in range(len(pivot)):
-        part = row[j] / row.dtype.type(count)
-        pivot[j] += part if np.isfinite(part) else row.dtype.type(0)
+        part = row[j] * share
+        pivot[j] += part if abs(part) < np.inf else number(0)

@@ -42,7 +42,9 @@ def backward_columns(
     _spread(0, groups, low, high, mean, middle)
     call(reduce, low, high, (dy, x, *by_group, middle, *gate, total, product))
     _about_mean(0, groups, low, high, mean, middle, total, product)
-    _backward_of_moments(0, groups, low, high, total, product, count, mean, m2, weight, share, eps, tilt, constant)
+    _backward_of_moments(
+        0, groups, low, high, total, product, count, mean, m2, weight, share, eps, scale, tilt, constant
+    )
     _spread(0, groups, low, high, scale, factor)
     _centre(0, groups, low, high, tilt, constant, zero, slope, rest)
     call(apply, 0, extent, (dy, x, low, high, *in_place, factor, zero, slope, rest, *gate, dx))
@@ -77,7 +79,7 @@ def backward_groups(
             call(reduce, 0, columns, (dy, x, g, g + 1, start, middle, *gate, total, product))
             _about_mean(g, g + 1, 0, columns, mean, middle, total, product)
             _backward_of_moments(
-                g, g + 1, 0, columns, total, product, count, mean, m2, weight, share, eps, tilt, constant
+                g, g + 1, 0, columns, total, product, count, mean, m2, weight, share, eps, scale, tilt, constant
             )
             _spread(g, g + 1, 0, columns, scale, factor)
             _centre(g, g + 1, 0, columns, tilt, constant, zero, slope, rest)
