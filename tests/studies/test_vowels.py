@@ -7,7 +7,8 @@ import torch
 
 from normwise.errors import DataError, MissingDataError
 from normwise.layers import MaskedBatchNorm, TimewiseBatchNorm
-from normwise.studies.vowels import CHANNELS, LONGEST, SPEAKERS, Recogniser, Utterances, read_utterances, vowels
+from normwise.studies.recogniser import Recogniser
+from normwise.studies.vowels import CHANNELS, LONGEST, SPEAKERS, Utterances, read_utterances, vowels
 
 
 def line(steps, label, start=0):

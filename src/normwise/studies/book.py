@@ -15,8 +15,9 @@ from normwise import __version__
 from normwise.reporting import slider, style
 from normwise.reporting.files import write_atomically
 from normwise.reporting.html import page_environment
+from normwise.studies.estimate import Estimate
 from normwise.studies.run import MANIFEST, Missing, Result, read_folder
-from normwise.studies.study import Comparison, Estimate, Study, Verdict
+from normwise.studies.study import Comparison, Study, Verdict
 
 PAGE = "book.html"
 _LEVELS = {Verdict.HOLDS: "holds", Verdict.IDEALISED: "idealised", Verdict.FAILS: "fails"}
@@ -144,7 +145,7 @@ def _said(value: float, places: int) -> str:
 
 def _interval(estimate: Estimate, places: int) -> str:
     """Say a value with its 95% interval."""
-    low, high = (estimate.value + sign * style.INTERVAL * estimate.error for sign in (-1, 1))
+    low, high = (estimate.value + sign * estimate.interval for sign in (-1, 1))
     return f"{_said(estimate.value, places)} [{_said(low, places)}, {_said(high, places)}]"
 
 

@@ -16,7 +16,8 @@ from normwise.reporting.slider import Slider
 from normwise.studies import conditional_generators as nets
 from normwise.studies.data import digits
 from normwise.studies.digit_scores import TRAINED, DigitScores, diversity, frechet, train_scores
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, tracked
+from normwise.studies.estimate import Estimate, dots
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance
 
@@ -93,11 +94,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         sizes = [found[f"{kind}, {width}, parameters"][0] for width in _WIDTHS]
         for name in _SCORES:
             each = [Estimate.of(found[f"{kind}, {width}, {name}"]) for width in _WIDTHS]
-            shown[f"{kind}, {name}"] = {
-                "x": sizes,
-                "y": [one.value for one in each],
-                "error": [one.error for one in each],
-            }
+            shown[f"{kind}, {name}"] = dots(sizes, each)
         shown[f"{kind}, pictures"] = found[f"{kind}, {_WIDTHS[-1]}, pictures"][0]
     ordered = torch.stack([images[labels == label][:3, 0] for label in range(_CLASSES)], 1)
     shown["real, pictures"] = ordered.tolist()
@@ -193,9 +190,9 @@ def figures(result: Measurement) -> dict[str, Figure]:
         style.curve(axes, axes.get_xlim(), [shown["real"][name]] * 2, "real digits", color=style.SOFT, dashed=True)
         for place, (kind, color) in enumerate(_COLORS.items()):
             scores = shown[f"{kind}, {name}"]
-            for i, offset in ((0, 0.08), (-1, -0.08)):
-                one = {"x": [place + offset], "y": [scores["y"][i]], "error": [scores["error"][i]]}
-                style.points(axes, one, color=color, hollow=i == 0)
+            for i, aside in ((0, 5.0), (-1, -5.0)):
+                one = {"x": [place], "y": [scores["y"][i]], "interval": [scores["interval"][i]]}
+                style.points(axes, one, color=color, hollow=i == 0, aside=aside)
     return made
 
 
@@ -253,4 +250,5 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     order=1,
+    version=2,
 )
