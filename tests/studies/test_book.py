@@ -110,6 +110,15 @@ def test_a_study_starts_with_its_picture_and_says_what_to_do(page):
     assert places == sorted(places)
 
 
+def test_where_nothing_is_claimed_theory_alone_is_judged(page, folder):
+    section = page.split('<section id="second"')[1].split("</section>")[0]
+    assert "<span>theory disagrees</span>" in section
+    assert '<span class="tag quiet">beyond the claim: 1</span>' in section
+    assert ">does not hold" not in section
+    text = studies_page(folder, STUDIES, "images").split("### The second")[1]
+    assert "**The verdict.** Beyond the claim: 1. Theory does not explain every measurement." in text
+
+
 def test_a_theory_that_fails_is_told(page):
     section = page.split('<section id="second"')[1].split("</section>")[0]
     assert "disagrees" in section

@@ -20,6 +20,8 @@ from normwise.studies.run import MANIFEST, Missing, Result, read_folder
 from normwise.studies.study import Comparison, Study, Verdict
 
 PAGE = "book.html"
+_BEYOND = "beyond the claim"  # said of numbers that only theory predicts
+_ALONE = {True: "theory agrees", False: "theory disagrees"}
 _LEVELS = {Verdict.HOLDS: "holds", Verdict.IDEALISED: "idealised", Verdict.FAILS: "fails"}
 
 
@@ -64,6 +66,7 @@ def _entry(
         "command": command(study.name, manifest),
         "missing": "",
         "verdicts": {},
+        "beyond": 0,
     }
     if isinstance(shown, Missing):
         return {**entry, "missing": shown.reason}
@@ -77,6 +80,7 @@ def _entry(
         "rows": [row(comparison) for comparison in shown.comparisons],
         "reasons": sorted({one.prediction.reason for one in shown.comparisons if one.prediction.reason}),
         "verdicts": tally(shown),
+        "beyond": beyond(shown),
         "sound": shown.sound,
         "seconds": round(shown.seconds),
         "sliders": [slider.document(one) for one in study.sliders(shown.measurement)],
@@ -103,9 +107,14 @@ def command(name: str, manifest: Mapping[str, Any]) -> str:
 
 
 def tally(result: Result) -> dict[Verdict, int]:
-    """Return how often each verdict was found, the best first; verdicts nobody found are left out."""
-    found = [comparison.verdict for comparison in result.comparisons]
+    """Return how often each verdict on a claimed number was found, the best first; those nobody found are left out."""
+    found = [one.verdict for one in result.comparisons if one.prediction.claim is not None]
     return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}
+
+
+def beyond(result: Result) -> int:
+    """Return how many quantities theory predicts of which the claim says no number."""
+    return sum(one.prediction.claim is None for one in result.comparisons)
 
 
 def _tags(entry: Mapping[str, Any]) -> Markup:
@@ -113,7 +122,10 @@ def _tags(entry: Mapping[str, Any]) -> Markup:
     if entry["missing"]:
         return Markup('<span class="tag quiet">not run</span>')
     mark = Markup('<span class="tag {}">{}</span>')
-    return Markup("").join(mark.format(_LEVELS[v], f"{v}: {count}") for v, count in entry["verdicts"].items())
+    tags = [mark.format(_LEVELS[v], f"{v}: {count}") for v, count in entry["verdicts"].items()]
+    if entry["beyond"]:
+        tags.append(mark.format("quiet", f"{_BEYOND}: {entry['beyond']}"))
+    return Markup("").join(tags)
 
 
 def row(comparison: Comparison) -> dict[str, Any]:
@@ -127,7 +139,7 @@ def row(comparison: Comparison) -> dict[str, Any]:
         "measured": _interval(measured, places),
         "idealised": "" if ideal is None else _interval(ideal, _places(ideal.error or 1.0)),
         "finite_size": f"{prediction.finite_size:.2g}" if prediction.finite_size else "-",
-        "verdict": str(comparison.verdict),
+        "verdict": str(comparison.verdict) if prediction.claim is not None else _ALONE[comparison.agrees],
         "level": _LEVELS[comparison.verdict],
         "sound": comparison.sound,
         "doubt": "disagrees" if not comparison.agrees else "too rough to tell",
@@ -179,8 +191,10 @@ def _section(result: Result, images: str) -> list[str]:
         measured = one["measured"] + (f", idealised {one['idealised']}" if one["idealised"] else "")
         cells = (one["quantity"], one["claim"], one["theory"], measured, one["finite_size"], one["verdict"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    told = ", ".join(f"{verdict} {count} of {len(result.comparisons)}" for verdict, count in tally(result).items())
-    lines += ["", f"**The verdict.** {told[0].upper()}{told[1:]}."]
+    claimed, more = tally(result), beyond(result)
+    told = [f"{verdict}: {count}" for verdict, count in claimed.items()] + [f"{_BEYOND}: {more}"] * bool(more)
+    sound = "Theory agrees with every measurement" if result.sound else "Theory does not explain every measurement"
+    lines += ["", f"**The verdict.** {', '.join(told).capitalize()}. {sound}."]
     lines += ["", f"**What to do.** {study.advice}", "", "```sh", command(study.name, manifest), "```"]
     return lines
 

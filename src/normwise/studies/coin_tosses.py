@@ -12,7 +12,8 @@ from normwise.layers import AcrossChannelNorm, GhostBatchNorm
 from normwise.studies.attention import average
 
 TOSSES = 8  # of a sequence
-_TOGETHER, _TESTED, _FEATURES = 1024, 40, 4  # tokens a step; steps to test on
+_TOGETHER, _TESTED = 1024, 40  # tokens a step; steps to test on
+_FEATURES, _WIDTH, _RATE = 4, 64, 1e-2  # two hidden layers: one gives too smooth a curve to be the best predictor
 
 
 def tossed(kind: str, count: int, steps: int) -> tuple[float, float, float]:
@@ -24,10 +25,11 @@ def tossed(kind: str, count: int, steps: int) -> tuple[float, float, float]:
     splits, sequences = _TOGETHER // count, _TOGETHER // TOSSES
     embed = nn.Embedding(2, _FEATURES)
     norm = GhostBatchNorm(_FEATURES, splits) if kind == "pooled" else AcrossChannelNorm(_FEATURES)
-    head = nn.Sequential(nn.Linear(_FEATURES, 32), nn.GELU(), nn.Linear(32, 2))
+    hidden = nn.Linear(_FEATURES, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, _WIDTH), nn.GELU()
+    head = nn.Sequential(*hidden, nn.Linear(_WIDTH, 2))
     model = nn.ModuleList([embed, norm, head])
-    optimizer = torch.optim.Adam(model.parameters(), 3e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-2, total_steps=steps)
+    optimizer = torch.optim.Adam(model.parameters(), _RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
 
     def forward(tokens: Tensor) -> Tensor:
         return head(norm(embed(tokens).transpose(1, 2)).transpose(1, 2))
