@@ -181,9 +181,12 @@ def test_the_documentation_takes_page_and_pictures_from_a_folder(folder, tmp_pat
     monkeypatch.setattr(generate, "STUDIES", tmp_path / "studies.md")
     monkeypatch.setattr(generate, "IMAGES", tmp_path / "images")
     (tmp_path / "images").mkdir()
+    (tmp_path / "images/first-tails.png").write_text("a figure that is drawn no more")
+    (tmp_path / "images/layers.png").write_text("not a study's")
     generate.write_studies(folder)
     text = (tmp_path / "studies.md").read_text(encoding="utf-8")
     assert text == studies_page(folder, STUDIES, "images")
     shown = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert shown == ["images/first-heads.png", "images/second-heads.png"]
-    assert all((tmp_path / one).is_file() for one in shown)
+    left = {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
+    assert left == {*shown, "images/layers.png"}

@@ -50,7 +50,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     """Return influences in standard deviations, and what they are worth to a model of coin tosses."""
     values = SEQUENCES * STEPS
     pooled, leak = float(_gaussian(values)), theory.composition_leak(TOSSES)
-    short = "gradient descent stops short by the order of one over its steps: by half of it in what it learns, a twentieth elsewhere"
+    short = "gradient descent stops short, by the order of one over its steps: half of it, a twentieth where nothing can be learnt"
     left = 1 / given["steps"]
     return {
         _FUTURE: Prediction(pooled, rival=1 / values),
