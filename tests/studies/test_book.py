@@ -13,7 +13,8 @@ from studies.coins import coin
 from normwise.reporting import slider
 from normwise.studies import study as registry
 from normwise.studies.book import studies_page, write_book
-from normwise.studies.run import Missing, Result, run_studies
+from normwise.studies.estimate import told
+from normwise.studies.run import Missing, Result, read_folder, run_studies
 from normwise.studies.study import Heading
 
 ROOT = Path(__file__).parents[2]
@@ -93,13 +94,16 @@ def test_studies_come_in_the_order_given_under_the_source_headings(page):
     assert "unrun" not in page
 
 
-def test_a_study_starts_with_its_picture_and_says_what_to_do(page):
+def test_a_study_starts_with_its_picture_and_says_what_to_do(page, folder):
+    (result,) = read_folder(folder, STUDIES[:1])
     section = page.split('<section id="first"')[1].split("</section>")[0]
     words = (
         'class="figures"',
         "A first is &lt;fair&gt;.",
         "Half of all flips.",
         "<table>",
+        "What was seen besides",
+        f"Heads came up {told(result.measurement.series['heads'])} of the time.",
         "does not hold: 1",
         "Theory agrees with every measurement.",
         "Flip the first.",
@@ -161,6 +165,7 @@ def test_markdown_has_the_same_numbers(folder):
     assert "![The first & its sides: heads](images/first-heads.png)" in section
     (row,) = re.findall(r"^\| heads \| (.*) \|$", section, re.MULTILINE)
     assert [cell.strip() for cell in row.split("|")][0::4] == ["0.9", "does not hold"]
+    assert "**Seen besides.** Heads came up 0." in section
     assert "Flip the first." in section
     assert "unrun" not in text
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normwise.errors import NormwiseError
-from normwise.studies.estimate import DOUBT, Estimate, root_mean, series, student
+from normwise.studies.estimate import DOUBT, Estimate, root_mean, series, student, told
 
 
 def test_an_estimate_is_the_mean_and_its_standard_error():
@@ -76,6 +76,15 @@ def test_few_replicates_contain_the_truth_as_often_as_they_say(replicates):
     assert np.mean(off > [one.tolerance for one in each]) == pytest.approx(DOUBT, abs=0.0016)
     if replicates == 3:
         assert np.mean(off > [3 * one.error for one in each]) > 0.08
+
+
+@pytest.mark.parametrize(
+    ("y", "interval", "said"),
+    [(0.93456, 0.0213, "0.935 ± 0.021"), (93.4, 21.0, "93 ± 21"), (0.5, 0.0, "0.500 ± 0.000")],
+)
+def test_a_dot_is_told_to_two_digits_of_its_interval(y, interval, said):
+    assert told({"y": [0.0, y], "interval": [9.0, interval]}) == said
+    assert told({"y": [y, 0.0], "interval": [interval, 9.0]}, 0) == said
 
 
 def test_the_root_of_the_mean_is_what_is_jackknifed():

@@ -78,6 +78,7 @@ def _entry(
             for name, picture in drawn.items()
         ],
         "rows": [row(comparison) for comparison in shown.comparisons],
+        "seen": study.seen(shown.measurement),
         "reasons": sorted({one.prediction.reason for one in shown.comparisons if one.prediction.reason}),
         "verdicts": tally(shown),
         "beyond": beyond(shown),
@@ -191,6 +192,8 @@ def _section(result: Result, images: str) -> list[str]:
         measured = one["measured"] + (f", idealised {one['idealised']}" if one["idealised"] else "")
         cells = (one["quantity"], one["claim"], one["theory"], measured, one["finite_size"], one["verdict"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    if seen := study.seen(result.measurement):
+        lines += ["", f"**Seen besides.** {seen}"]
     claimed, more = tally(result), beyond(result)
     told = [f"{verdict}: {count}" for verdict, count in claimed.items()] + [f"{_BEYOND}: {more}"] * bool(more)
     sound = "Theory agrees with every measurement" if result.sound else "Theory does not explain every measurement"

@@ -14,7 +14,7 @@ from normwise.reporting.slider import Slider
 from normwise.studies.attention import CONTEXT, Norm, read, saw, text
 from normwise.studies.coin_tosses import TOSSES, tossed
 from normwise.studies.data import digits
-from normwise.studies.estimate import Estimate, root_mean, series
+from normwise.studies.estimate import Estimate, root_mean, series, told
 from normwise.studies.influence import GROUPS, SEQUENCES, STEPS, norm_of, roots, squared_influence
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import sequence as theory
@@ -187,6 +187,21 @@ def figures(result: Measurement) -> dict[str, Figure]:
     return made
 
 
+def seen(result: Measurement) -> str:
+    """Say which norm did better, by the batch size of training."""
+    shown = result.series
+    read_by, saw_by = (
+        [told(shown[f"{what}, {name}{mode}"], place) for name in _NORMS for place in (0, -1)]
+        for what, mode in (("text", ", in evaluation"), ("digits", ""))
+    )
+    return (
+        f"After {shown['steps']} steps on text, {_TEXTS[0]} and {_TEXTS[-1]} sequences a batch, the loss in evaluation was "
+        f"{read_by[0]} and {read_by[1]} nats with batch norm, {read_by[2]} and {read_by[3]} with layer norm. A vision "
+        f"transformer trained on {_IMAGES[0]} and {_IMAGES[-1]} digits a batch was right on {saw_by[0]} and {saw_by[1]} of "
+        f"others with batch norm, {saw_by[2]} and {saw_by[3]} with layer norm."
+    )
+
+
 def sliders(_: Measurement) -> list[Slider]:
     """Return the influence of one input on others' outputs, by the length of sequences and their number."""
     return [
@@ -239,5 +254,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )

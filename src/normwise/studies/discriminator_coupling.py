@@ -13,7 +13,7 @@ from normwise.reporting.slider import Slider
 from normwise.studies import gans
 from normwise.studies.data import digits
 from normwise.studies.digit_scores import CLASSES, TRAINED, frechet, train_scores
-from normwise.studies.estimate import Estimate, dots, series
+from normwise.studies.estimate import Estimate, dots, series, told
 from normwise.studies.gan_looks import CONTRASTS, LOOKS, SHOWN, at_start, gallery_of, played
 from normwise.studies.linear_discriminator import HALF, MANY, MOVES, look_at_linear, magnitude
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
@@ -211,6 +211,22 @@ def _by_kind(shown: Mapping[str, Any], name: str, title: str, y: str) -> Figure:
     return made
 
 
+def seen(result: Measurement) -> str:
+    """Say how the games went."""
+    shown = result.series
+    steps = shown["joint BN, distance"]["x"][-1]
+    games = [
+        f"{kind} {told(shown[f'{kind}, distance'])} ({shown[f'{kind}, covered']['y'][-1]:.1f} classes, "
+        f"{shown[f'{kind}, turned']['value']:.0%} turned)"
+        for kind in _COLORS
+    ]
+    return (
+        f"After {steps:.0f} steps the generators' Fréchet distance to digits was, under {', '.join(games)}; in brackets the "
+        "classes of ten that are drawn, and the share of samples whose class turns between two looks. Real digits held back "
+        f"are {shown['distance']['real digits']:.2f} from those learnt from."
+    )
+
+
 def sliders(result: Measurement) -> list[Slider]:
     """Return the shift of real logits over the fakes' move, by the share of reals in the batch."""
     given = {name: np.array(result.given[name]) for name in ("real", "fake", "weight")}
@@ -246,8 +262,7 @@ STUDY = Study(
         "is cancelled through the statistics. Separate batches decouple, but at a price: a batch of fakes alone has mean 0 "
         "whatever the generator does, so all of a linear logit's gradient is cancelled. BN is as steep as 1/sigma: an image "
         "of a quarter of the contrast is judged by a function four times as steep, where spectral norm keeps every layer "
-        "at 1. What follows for training is not predicted but shown: in short games on digits joint BN learnt as well as layer "
-        "norm and turned no more, and separate BN hardly learnt."
+        "at 1. What follows for training is not predicted but shown."
     ),
     advice=(
         "Give a discriminator layer norm or spectral norm; if it must have batch norm keep reals and fakes in one batch or "
@@ -257,5 +272,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )

@@ -8,7 +8,7 @@ probable error of a mean").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -85,6 +85,13 @@ def dots(x: Sequence[float] | np.ndarray, estimates: Sequence[Estimate]) -> dict
 def series(x: Sequence[float] | np.ndarray, samples: Any) -> dict[str, list[float]]:
     """Return what a figure draws of replicates `(r, len(x))`."""
     return dots(x, [Estimate.of(column) for column in np.asarray(samples, dtype=float).T])
+
+
+def told(measured: Mapping[str, Sequence[float]], place: int = -1) -> str:
+    """Say one of the dots of a figure, with half of its 95% interval: `0.93 ± 0.02`."""
+    value, half = measured["y"][place], measured["interval"][place]
+    places = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+    return f"{value:.{places}f} ± {half:.{places}f}"
 
 
 def root_mean(squares: np.ndarray) -> float:

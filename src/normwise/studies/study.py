@@ -180,6 +180,7 @@ class Study:
             `MissingDataError` where it lacks optional data
         figures: from the measurement, pictures by name; drawn with `reporting.style`
         sliders: from the measurement, closed forms whose parameter is moved in the page
+        seen: from the measurement, in words, what no closed form predicts; its numbers are never written by hand
         order: of studies under the same heading
         version: raise it when `measure` changes, so that finished results are measured again
 
@@ -195,6 +196,7 @@ class Study:
     measure: Callable[[int, str, Progress], Measurement]
     figures: Callable[[Measurement], dict[str, Figure]]
     sliders: Callable[[Measurement], Sequence[Slider]] = lambda _: ()
+    seen: Callable[[Measurement], str] = lambda _: ""
     order: int = 0
     version: int = 1
 
