@@ -29,4 +29,6 @@ def test_mixing_shrinks_what_is_remembered_and_recalibration_restores_the_output
         found = mixup_nets.trained(*digits(), "tiny", generator)
     assert found["running, dense"] == pytest.approx(2 / 3, abs=0.03)
     assert found["variance"][0] == pytest.approx(1.5, abs=0.07)
+    assert 0.5 < found["accuracy"] <= 1
+    assert 0 < found["loss"] != found["loss, recalibrated"] > 0
     assert found["variance, recalibrated"] == pytest.approx([1.0] * 3, abs=0.01)

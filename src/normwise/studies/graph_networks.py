@@ -29,6 +29,7 @@ def classified(graph: Graph, norm: Callable[[int], nn.Module], epochs: int, gene
     first, second, after = nn.Linear(graph.features.shape[1], 16), nn.Linear(16, classes), norm(16)
     model = nn.ModuleList([first, second, after])
     optimizer = torch.optim.Adam(model.parameters(), 3e-2, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     order = torch.randperm(len(graph.labels), generator=generator)
     few, held = order[: 20 * classes], order[20 * classes :]
 
@@ -39,6 +40,7 @@ def classified(graph: Graph, norm: Callable[[int], nn.Module], epochs: int, gene
         optimizer.zero_grad()
         nn.functional.cross_entropy(forward()[few], graph.labels[few]).backward()
         optimizer.step()
+        schedule.step()
     model.eval()
     with torch.no_grad():
         return float((forward()[held].argmax(1) == graph.labels[held]).double().mean())

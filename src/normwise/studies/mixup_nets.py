@@ -45,10 +45,10 @@ def trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generato
     dense_clean = Moments.of(dense[1](images[train].flatten(1)).detach()).variance
     found["running, dense"] = float((dense[2].get_buffer("running_var").double() / dense_clean).mean())
     found["variance"] = _outputs(dense, images[train])
-    found["accuracy"] = _accuracy(dense, images[held], labels[held])
+    found["accuracy"], found["loss"] = _scores(dense, images[held], labels[held])
     recalibrate(dense, [images[train]])
     found["variance, recalibrated"] = _outputs(dense, images[train])
-    found["accuracy, recalibrated"] = _accuracy(dense, images[held], labels[held])
+    found["accuracy, recalibrated"], found["loss, recalibrated"] = _scores(dense, images[held], labels[held])
     return found
 
 
@@ -98,7 +98,8 @@ def _outputs(model: nn.Sequential, x: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    accuracy = float((model.eval()(x).argmax(1) == y).double().mean())
+def _scores(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the accuracy and the cross-entropy in evaluation."""
+    logits = model.eval()(x)
     model.train()
-    return accuracy
+    return float((logits.argmax(1) == y).double().mean()), float(functional.cross_entropy(logits, y))
