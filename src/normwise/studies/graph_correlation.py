@@ -16,7 +16,7 @@ from normwise.layers import (
 )
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
-from normwise.studies.estimate import Estimate, series
+from normwise.studies.estimate import Estimate, dots, series, told
 from normwise.studies.graph_networks import NORMS, classified
 from normwise.studies.graphs import Graph, cora, neighbours_of_digits, propagate
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
@@ -202,6 +202,15 @@ def figures(result: Measurement) -> dict[str, Figure]:
     return made
 
 
+def seen(result: Measurement) -> str:
+    """Say which norm tells nodes best."""
+    told_of = [
+        f"{graph} " + ", ".join(f"{name} {told(dots([0], [Estimate(**score)]))}" for name, score in scores.items())
+        for graph, scores in result.series["accuracy"].items()
+    ]
+    return f"Accuracy on held-back nodes, the whole graph one batch: {'; '.join(told_of)}."
+
+
 def sliders(_: Measurement) -> list[Slider]:
     """Return the inflation and what each way of keeping variances expects, by the size of a batch."""
     return [
@@ -252,5 +261,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )

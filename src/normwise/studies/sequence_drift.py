@@ -12,7 +12,7 @@ from torch import Tensor
 from normwise.layers import BatchNorm, MaskedBatchNorm, TimewiseBatchNorm
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
-from normwise.studies.estimate import Estimate, dots, root_mean, series
+from normwise.studies.estimate import Estimate, dots, root_mean, series, told
 from normwise.studies.recogniser import LATE, NORMS, SPOKEN, WIDTH, Recogniser, drift_of, outputs, trained
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.studies.vowels import LONGEST, vowels
@@ -176,7 +176,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     )
     style.curve(axes, step, theory.timewise_error(counts), "theory,\n1/√alive")
     style.curve(
-        axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "all alive", color=style.SOFT, dashed=True
+        axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "if all\nlasted", color=style.SOFT, dashed=True
     )
     style.points(axes, shown["noise"], "measured")
     axes.set_ylim(bottom=0)
@@ -208,6 +208,16 @@ def figures(result: Measurement) -> dict[str, Figure]:
 
 def _count_steps(axes: Any, steps: int) -> None:
     axes.set_xticks([1, *range(5, steps + 1, 5)])
+
+
+def seen(result: Measurement) -> str:
+    """Say who recognises speakers."""
+    accuracy = result.series["accuracy"]
+    names = [name.replace("-\n", "-").replace("\n", " ") for name in accuracy["names"]]
+    each = "; ".join(f"{name} {told(accuracy, place)}" for place, name in enumerate(names))
+    return (
+        f"The share of held-back utterances whose speaker is recognised, by the norm between two LSTM layers: {each}."
+    )
 
 
 def sliders(_: Measurement) -> list[Slider]:
@@ -263,5 +273,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )
