@@ -265,8 +265,9 @@ STUDY = Study(
         "at 1. What follows for training is not predicted but shown."
     ),
     advice=(
-        "Give a discriminator layer norm or spectral norm; if it must have batch norm keep reals and fakes in one batch or "
-        "leave its first layer without, for separate batches hide from it what tells all fakes from all reals."
+        "Prefer layer norm in a discriminator, or spectral norm where its slope must be bounded; if it must have batch norm "
+        "keep reals and fakes in one batch or leave its first layer without, for separate batches hide from it what tells all "
+        "fakes from all reals."
     ),
     predict=predict,
     measure=measure,
