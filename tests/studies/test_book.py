@@ -159,6 +159,7 @@ def test_a_slider_redraws_the_closed_form(page, folder, tmp_path):
 def test_markdown_has_the_same_numbers(folder):
     text = studies_page(folder, STUDIES, "images")
     assert text.startswith("# Studies\n")
+    assert "`normwise study run --all --size tiny --seed 4 --output DIR`" in text
     first, second = (text.index(f"### The {name} & its sides") for name in ("first", "second"))
     assert first < second
     section = text[first:second]

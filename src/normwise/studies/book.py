@@ -165,11 +165,14 @@ def _interval(estimate: Estimate, places: int) -> str:
 def studies_page(folder: Path, studies: Sequence[Study], images: str) -> str:
     """Return the finished studies of a folder as a Markdown page; `images` is where its pictures lie, seen from it."""
     results = read_folder(folder, studies)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     lines = [
         "# Studies",
         "",
-        "Written by `python docs/generate.py DIR` from the results of `normwise study run --all --output DIR`, never by",
-        "hand. Brackets are 95% intervals. How a verdict comes about: `normwise study --help`.",
+        "Written by `python docs/generate.py DIR`, never by hand, from the results of",
+        f"`normwise study run --all --size {manifest['size']} --seed {manifest['seed']} --output DIR`. Brackets and what follows "
+        "± are 95% intervals.",
+        "How a verdict comes about: `normwise study --help`.",
     ]
     for part, of_part in groupby(results, key=lambda result: result.study.heading.value[0]):
         lines += ["", f"## {part}"]
