@@ -131,6 +131,15 @@ def test_a_short_logarithmic_axis_has_ticks_enough():
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2, 5, 10]
 
 
+def test_a_very_short_logarithmic_axis_has_ticks_enough():
+    with style.look():
+        made, axes = style.figure("A title", "x", "y", log="y")
+        style.curve(axes, [0, 1], [0.6, 2.2])
+    style.png(made)
+    low, high = axes.get_ylim()
+    assert [tick for tick in axes.get_yticks() if low <= tick <= high] == pytest.approx([0.7, 1, 1.5, 2])
+
+
 def test_in_a_page_a_picture_takes_the_pages_colours_and_ids_of_its_own():
     with style.look():
         made, axes = style.figure("A title", "x", "y")

@@ -40,6 +40,7 @@ _NORMAL, _SMALL = 9.5, 8.5
 _GALLERY = 3.8  # inches that pictures take beside their names
 _LABEL = "direct-label"
 _FEW = 300  # ends of a logarithmic axis, one over the other, below which powers of ten are too few ticks
+_SHORT = 8  # and below which twos and fives are too few
 _APART = 1.15  # font sizes between two labels
 _RC: Any = {
     "font.family": "sans-serif",
@@ -218,7 +219,7 @@ def _tick(drawn: Figure) -> None:
                 continue
             axis.set_major_formatter(plain)
             if low > 0 and high / low < _FEW:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > _SHORT else (1, 1.5, 2, 3, 4, 5, 7)))
             axis.set_minor_locator(NullLocator())
 
 
