@@ -199,6 +199,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
                 color=style.INK, capsize=2.2,
             )  # fmt: skip
         axes.set_yticks(range(len(names)), names)
+        axes.locator_params("x", nbins=5)
     return made
 
 
