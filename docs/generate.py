@@ -118,6 +118,8 @@ def write_studies(folder: Path) -> None:
     studies = all_studies()
     STUDIES.write_text(studies_page(folder, studies, IMAGES.name), encoding="utf-8")
     for study in studies:
+        for old in IMAGES.glob(image(study, "*")):
+            old.unlink()
         for picture in folder.glob(image(study, "*")):
             shutil.copyfile(picture, IMAGES / picture.name)
 

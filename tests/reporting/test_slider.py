@@ -79,7 +79,7 @@ def test_colors_dashes_and_text():
 
 
 def test_measured_points_keep_their_place_and_their_interval():
-    points = {"x": [0.0, 10.0], "y": [5.0, 30.0], "error": [1.0, 2.0]}
+    points = {"x": [0.0, 10.0], "y": [5.0, 30.0], "interval": [1.96, 3.92]}
     drawn = document(made(points=points))
     picture = drawn["pictures"]["wide"]
     heights = [float(y) for y in re.findall(r'class="dot" cx="[\d.]+" cy="([\d.]+)"', picture)]

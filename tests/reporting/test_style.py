@@ -52,10 +52,26 @@ def test_a_figure_is_the_same_each_time():
 def test_points_have_intervals_of_1_96_errors():
     with style.look():
         _, axes = style.figure("A title", "x", "y")
-        style.points(axes, {"x": [1, 2], "y": [5.0, 6.0], "error": [1.0, 0.5]}, "measured")
+        style.points(axes, {"x": [1, 2], "y": [5.0, 6.0], "interval": [1.96, 0.98]}, "measured")
     (bars,) = axes.containers
     ends = [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
     assert ends == [pytest.approx([5 - 1.96, 5 + 1.96]), pytest.approx([6 - 0.98, 6 + 0.98])]
+
+
+def test_points_that_stand_aside_keep_their_height_and_the_panel():
+    places, limits = [], []
+    with style.look():
+        for aside in (0.0, 9.0):
+            made, axes = style.figure("A title", "x", "y")
+            style.points(axes, {"x": [1, 2], "y": [5.0, 6.0], "interval": [1.0, 1.0]}, aside=aside)
+            made.draw_without_rendering()
+            dots, caps, (bars,) = axes.containers[0].lines
+            places.append([artist.get_transform().transform((1.0, 5.0)) for artist in (dots, *caps, bars)])
+            limits.append((axes.get_xlim(), axes.get_ylim()))
+    assert limits[0] == limits[1]
+    assert limits[0][1][1] > 7  # the interval is in the panel
+    moved = np.subtract(places[1], places[0])
+    assert moved == pytest.approx(np.tile([9 / 72 * made.dpi, 0], (len(moved), 1)))
 
 
 def test_claims_are_dashed_and_theory_is_not():
@@ -115,10 +131,19 @@ def test_a_short_logarithmic_axis_has_ticks_enough():
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2, 5, 10]
 
 
+def test_a_very_short_logarithmic_axis_has_ticks_enough():
+    with style.look():
+        made, axes = style.figure("A title", "x", "y", log="y")
+        style.curve(axes, [0, 1], [0.6, 2.2])
+    style.png(made)
+    low, high = axes.get_ylim()
+    assert [tick for tick in axes.get_yticks() if low <= tick <= high] == pytest.approx([0.7, 1, 1.5, 2])
+
+
 def test_in_a_page_a_picture_takes_the_pages_colours_and_ids_of_its_own():
     with style.look():
         made, axes = style.figure("A title", "x", "y")
-        style.points(axes, {"x": [1, 2], "y": [5.0, 6.0], "error": [1.0, 0.5]}, "measured", color=style.GREEN)
+        style.points(axes, {"x": [1, 2], "y": [5.0, 6.0], "interval": [1.96, 0.98]}, "measured", color=style.GREEN)
     alone = style.svg(made)
     assert "#009e73" in alone
     one, two = (style.inline(alone, name, 'what it "shows"') for name in ("one", "two"))

@@ -9,7 +9,8 @@ import numpy as np
 from normwise.errors import MissingExtraError
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Study, series, tracked
+from normwise.studies.estimate import Estimate, series, told
+from normwise.studies.study import Heading, Measurement, Prediction, Study, tracked
 
 FLIPS = {"tiny": 400, "quick": 4000, "full": 40000}
 
@@ -67,6 +68,7 @@ def coin(
                 told=lambda bias: f"bias {bias:g} & more",
             )
         ],
+        seen=lambda result: f"Heads came up {told(result.series['heads'])} of the time.",
         order=order,
         version=version,
     )

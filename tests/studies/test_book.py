@@ -13,7 +13,8 @@ from studies.coins import coin
 from normwise.reporting import slider
 from normwise.studies import study as registry
 from normwise.studies.book import studies_page, write_book
-from normwise.studies.run import Missing, Result, run_studies
+from normwise.studies.estimate import told
+from normwise.studies.run import Missing, Result, read_folder, run_studies
 from normwise.studies.study import Heading
 
 ROOT = Path(__file__).parents[2]
@@ -93,13 +94,16 @@ def test_studies_come_in_the_order_given_under_the_source_headings(page):
     assert "unrun" not in page
 
 
-def test_a_study_starts_with_its_picture_and_says_what_to_do(page):
+def test_a_study_starts_with_its_picture_and_says_what_to_do(page, folder):
+    (result,) = read_folder(folder, STUDIES[:1])
     section = page.split('<section id="first"')[1].split("</section>")[0]
     words = (
         'class="figures"',
         "A first is &lt;fair&gt;.",
         "Half of all flips.",
         "<table>",
+        "What was seen besides",
+        f"Heads came up {told(result.measurement.series['heads'])} of the time.",
         "does not hold: 1",
         "Theory agrees with every measurement.",
         "Flip the first.",
@@ -108,6 +112,15 @@ def test_a_study_starts_with_its_picture_and_says_what_to_do(page):
     )
     places = [section.index(word) for word in words]
     assert places == sorted(places)
+
+
+def test_where_nothing_is_claimed_theory_alone_is_judged(page, folder):
+    section = page.split('<section id="second"')[1].split("</section>")[0]
+    assert "<span>theory disagrees</span>" in section
+    assert '<span class="tag quiet">beyond the claim: 1</span>' in section
+    assert ">does not hold" not in section
+    text = studies_page(folder, STUDIES, "images").split("### The second")[1]
+    assert "**The verdict.** Beyond the claim: 1. Theory does not explain every measurement." in text
 
 
 def test_a_theory_that_fails_is_told(page):
@@ -146,12 +159,14 @@ def test_a_slider_redraws_the_closed_form(page, folder, tmp_path):
 def test_markdown_has_the_same_numbers(folder):
     text = studies_page(folder, STUDIES, "images")
     assert text.startswith("# Studies\n")
+    assert "`normwise study run --all --size tiny --seed 4 --output DIR`" in text
     first, second = (text.index(f"### The {name} & its sides") for name in ("first", "second"))
     assert first < second
     section = text[first:second]
     assert "![The first & its sides: heads](images/first-heads.png)" in section
     (row,) = re.findall(r"^\| heads \| (.*) \|$", section, re.MULTILINE)
     assert [cell.strip() for cell in row.split("|")][0::4] == ["0.9", "does not hold"]
+    assert "**Seen besides.** Heads came up 0." in section
     assert "Flip the first." in section
     assert "unrun" not in text
 
@@ -172,9 +187,12 @@ def test_the_documentation_takes_page_and_pictures_from_a_folder(folder, tmp_pat
     monkeypatch.setattr(generate, "STUDIES", tmp_path / "studies.md")
     monkeypatch.setattr(generate, "IMAGES", tmp_path / "images")
     (tmp_path / "images").mkdir()
+    (tmp_path / "images/first-tails.png").write_text("a figure that is drawn no more")
+    (tmp_path / "images/layers.png").write_text("not a study's")
     generate.write_studies(folder)
     text = (tmp_path / "studies.md").read_text(encoding="utf-8")
     assert text == studies_page(folder, STUDIES, "images")
     shown = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert shown == ["images/first-heads.png", "images/second-heads.png"]
-    assert all((tmp_path / one).is_file() for one in shown)
+    left = {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
+    assert left == {*shown, "images/layers.png"}

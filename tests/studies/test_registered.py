@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import re
 import types
 
 import numpy as np
@@ -89,6 +90,23 @@ def test_sliders_are_finite_everywhere(study, measured):
         assert len({tuple(frame["paths"]) for frame in drawn["frames"]}) == len(one.positions), (
             "a position changes nothing"
         )
+
+
+def test_what_is_seen_besides_has_its_numbers_from_the_measurement(study, measured):
+    said = study.seen(measured)
+    assert not re.search("nan|inf|None", said)
+    doubled = {name: doubled_values(drawn) for name, drawn in measured.series.items()}
+    if said:
+        assert study.seen(dataclasses.replace(measured, series=doubled)) != said
+
+
+def doubled_values(drawn):
+    """Every number of a series twice as large."""
+    if isinstance(drawn, dict):
+        return {name: doubled_values(value) for name, value in drawn.items()}
+    if isinstance(drawn, list):
+        return [doubled_values(value) for value in drawn]
+    return 2 * drawn if isinstance(drawn, float) else drawn
 
 
 def test_a_page_has_something_to_say(study):

@@ -1,13 +1,11 @@
-"""Utterances are read whole or refused, and what stands behind their end reaches nothing."""
+"""Utterances are read whole or refused."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 from normwise.errors import DataError, MissingDataError
-from normwise.layers import MaskedBatchNorm, TimewiseBatchNorm
-from normwise.studies.vowels import CHANNELS, LONGEST, SPEAKERS, Recogniser, Utterances, read_utterances, vowels
+from normwise.studies.vowels import CHANNELS, LONGEST, SPEAKERS, read_utterances, vowels
 
 
 def line(steps, label, start=0):
@@ -60,19 +58,3 @@ def test_the_data_set_is_all_there():
     assert train.labels.bincount().tolist() == [30] * SPEAKERS
     assert (int(train.lengths.min()), int(held.lengths.max())) == (7, LONGEST)
     assert train.values[0, 0, 0] == pytest.approx(1.860936)
-
-
-@pytest.mark.parametrize("norm", [MaskedBatchNorm(8), TimewiseBatchNorm(8, LONGEST)], ids=["masked", "time-wise"])
-@pytest.mark.parametrize("training", [True, False])
-def test_what_follows_an_utterance_does_not_reach_its_logits(norm, training):
-    generator, lengths = torch.Generator().manual_seed(0), torch.tensor([3, 9, 5])
-    values = torch.randn(3, CHANNELS, LONGEST, generator=generator)
-    alive = torch.arange(LONGEST) < lengths.view(-1, 1, 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Recogniser(norm, 8).train(training)
-    logits = [model(Utterances(x, lengths, torch.zeros(3))) for x in (values, values * alive)]
-    assert torch.equal(*logits)
-    last = values.clone()
-    last[0, :, 2] += 1
-    assert not torch.allclose(model(Utterances(last, lengths, torch.zeros(3)))[0], logits[0][0], atol=1e-4)

@@ -128,6 +128,20 @@ def test_conditional_norm_is_film():
         np.testing.assert_allclose(expected.variance[label], output[labels == label].var(0), rtol=1e-10)
 
 
+def test_one_class_alone_leaves_with_its_own_shift_and_scale():
+    alone = adversarial.conditional_output(
+        np.array([[3.0]]), np.array([[-1.0]]), MeanVariance(np.array([[7.0]]), np.array([[4.0]])), np.ones(1)
+    )
+    assert (alone.mean.item(), alone.variance.item()) == (-1.0, 9.0)
+
+
+def test_joint_moments_of_one_half_and_of_both():
+    real, fake = MeanVariance(1.0, 2.0), MeanVariance(3.0, 4.0)
+    assert adversarial.joint_moments(real, fake, 1.0) == pytest.approx(real)
+    assert adversarial.joint_moments(real, fake, 0.0) == pytest.approx(fake)
+    assert adversarial.joint_moments(real, fake) == pytest.approx((2.0, 3.0 + 1.0))
+
+
 def test_drawn_classes_leave_conditional_norm_with_shared_statistics():
     rng, gamma, beta = np.random.default_rng(3), np.array([1.0, 2.0]), np.array([0.0, 1.0])
     x = rng.normal(size=(4000, 2, 100)) + np.array([[0.0], [3.0]])

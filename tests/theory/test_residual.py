@@ -35,6 +35,14 @@ def test_the_layouts_trade_places_at_depth_32():
     assert residual.pre_activation_growth(after) < residual.post_activation_growth(after)
 
 
+def test_without_norm_the_weights_gain_is_all():
+    assert residual.unnormalised_factor(skip=False) == 0.5
+    assert residual.unnormalised_factor(skip=True) == 1.5
+    assert residual.unnormalised_factor(skip=False, gain=2.0) == 1  # He: what ReLU takes
+    assert residual.unnormalised_factor(skip=True, gain=0.0) == 1  # the skip alone
+    assert residual.idealised_pre_activation_factor(0.0) == residual.post_activation_factor(gain=0.0) == 1
+
+
 def test_finite_size_term_vanishes_with_width_and_batch_and_adds_over_blocks():
     assert residual.finite_size_term(100, 50) == pytest.approx(0.06)
     assert residual.finite_size_term(100, 50, depth=3) == pytest.approx(0.18)

@@ -162,6 +162,12 @@ def test_what_a_batch_tells_falls_as_one_over_its_tokens():
     assert sequence.composition_leak(1000) * 2 * 999 == pytest.approx(1, abs=2e-3)
 
 
+def test_limits_of_a_repetition_and_of_a_steps_own_error():
+    assert sequence.believed_repetition(2) == 0  # the other token is the other side
+    assert sequence.believed_repetition(1e9) == pytest.approx(0.5)
+    assert sequence.timewise_error(np.array([1.0, 4.0, 1e12])) == pytest.approx([1, 0.5, 0], abs=1e-5)
+
+
 def test_a_repetition_in_a_balanced_batch():
     batches = tosses(10)
     balanced = batches[batches.sum(1) == 5]

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help=(
         "Hold the claims about batch normalization against theory and measurement. A prediction agrees within three "
-        "standard errors and a stated finite-size term. A claim holds where it agrees with the measurement; it holds only "
-        "under idealisation where it agrees with a measurement under its own assumptions alone; else it does not hold."
+        "standard errors (Student's factor for few replicates) and a stated finite-size term. A claim holds where it "
+        "agrees with the measurement; it holds only under idealisation where it agrees with a measurement under its own "
+        "assumptions alone; else it does not hold. Where the claim gives no number, only theory is judged."
     ),
     no_args_is_help=True,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from normwise.errors import NormwiseError
-from normwise.reporting.style import INK, INTERVAL, PALETTE, apart, plain
+from normwise.reporting.style import INK, PALETTE, apart, plain
 
 Curve = Callable[[np.ndarray, float], Any]
 _LONGEST = 12  # characters of a name beside the picture
@@ -41,7 +41,7 @@ class Slider:
         log: whether the vertical axis is logarithmic
         start: the position shown first
         told: what the page says beside the slider at a value, such as "at depth 32: 36.2"
-        points: measured `x`, `y` and standard `error`, which do not move
+        points: measured `x`, `y` and half of the 95% `interval`, which do not move
 
     """
 
@@ -106,8 +106,8 @@ def _reach(slider: Slider, table: np.ndarray) -> tuple[float, float]:
     values = _scaled(slider, table)
     low, high = float(values.min()), float(values.max())
     if slider.points is not None:
-        y, error = (np.asarray(slider.points[part], dtype=float) for part in ("y", "error"))
-        ends = _scaled(slider, [y, y - INTERVAL * error, y + INTERVAL * error])
+        y, half = (np.asarray(slider.points[part], dtype=float) for part in ("y", "interval"))
+        ends = _scaled(slider, [y, y - half, y + half])
         low, high = min(low, float(ends.min())), max(high, float(ends.max()))
     if slider.log:
         return math.floor(low), math.ceil(high)
@@ -174,9 +174,9 @@ def _dots(
         return _TOP + tall * (1 - (float(_scaled(slider, value)) - low) / (high - low))
 
     parts = []
-    for x, y, error in zip(*(points[part] for part in ("x", "y", "error")), strict=True):
+    for x, y, half in zip(*(points[part] for part in ("x", "y", "interval")), strict=True):
         place = left + inner * (x - first) / (last - first)
-        ends = (down(y - INTERVAL * error), down(y + INTERVAL * error))
+        ends = (down(y - half), down(y + half))
         parts.append(
             f'<line class="interval" x1="{place:.1f}" x2="{place:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>'
             f'<circle class="dot" cx="{place:.1f}" cy="{down(y):.1f}" r="3"/>'

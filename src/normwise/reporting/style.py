@@ -38,9 +38,9 @@ _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{light: name for name, (
 _WIDTH, _HEIGHT = 4.8, 3.5  # inches of 72 points: as wide as half a page on a desk, or a phone
 _NORMAL, _SMALL = 9.5, 8.5
 _GALLERY = 3.8  # inches that pictures take beside their names
-INTERVAL = 1.96  # standard errors of a 95% interval
 _LABEL = "direct-label"
 _FEW = 300  # ends of a logarithmic axis, one over the other, below which powers of ten are too few ticks
+_SHORT = 8  # and below which twos and fives are too few
 _APART = 1.15  # font sizes between two labels
 _RC: Any = {
     "font.family": "sans-serif",
@@ -136,13 +136,24 @@ def curve(axes: Axes, x: Any, y: Any, label: str = "", *, color: str = THEORY, d
 
 
 def points(
-    axes: Axes, measured: Mapping[str, Any], label: str = "", *, color: str = MEASURED, hollow: bool = False
+    axes: Axes,
+    measured: Mapping[str, Any],
+    label: str = "",
+    *,
+    color: str = MEASURED,
+    hollow: bool = False,
+    aside: float = 0.0,
 ) -> None:
-    """Draw measurements (`x`, `y` and standard `error`) as dots with 95% intervals, named at the last one."""
-    axes.errorbar(
+    """Draw measurements (`x`, `y` and half of the 95% `interval`) as dots, named at the last one.
+
+    `aside` moves them to the right, in typographic points, where others stand at the same place.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    dots, caps, bars = axes.errorbar(
         measured["x"],
         measured["y"],
-        yerr=INTERVAL * np.asarray(measured["error"], dtype=float),
+        yerr=np.asarray(measured["interval"], dtype=float),
         fmt="o",
         markersize=4.2,
         color=color,
@@ -150,7 +161,10 @@ def points(
         elinewidth=1.3,
         capsize=2.2,
         zorder=3,
-    )
+    ).lines
+    moved = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+    for artist in (dots, *caps, *bars):
+        artist.set_transform(moved)
     _name(axes, measured["y"], label, color)
 
 
@@ -205,7 +219,7 @@ def _tick(drawn: Figure) -> None:
                 continue
             axis.set_major_formatter(plain)
             if low > 0 and high / low < _FEW:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > _SHORT else (1, 1.5, 2, 3, 4, 5, 7)))
             axis.set_minor_locator(NullLocator())
 
 

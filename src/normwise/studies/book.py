@@ -15,10 +15,13 @@ from normwise import __version__
 from normwise.reporting import slider, style
 from normwise.reporting.files import write_atomically
 from normwise.reporting.html import page_environment
+from normwise.studies.estimate import Estimate
 from normwise.studies.run import MANIFEST, Missing, Result, read_folder
-from normwise.studies.study import Comparison, Estimate, Study, Verdict
+from normwise.studies.study import Comparison, Study, Verdict
 
 PAGE = "book.html"
+_BEYOND = "beyond the claim"  # said of numbers that only theory predicts
+_ALONE = {True: "theory agrees", False: "theory disagrees"}
 _LEVELS = {Verdict.HOLDS: "holds", Verdict.IDEALISED: "idealised", Verdict.FAILS: "fails"}
 
 
@@ -63,6 +66,7 @@ def _entry(
         "command": command(study.name, manifest),
         "missing": "",
         "verdicts": {},
+        "beyond": 0,
     }
     if isinstance(shown, Missing):
         return {**entry, "missing": shown.reason}
@@ -74,8 +78,10 @@ def _entry(
             for name, picture in drawn.items()
         ],
         "rows": [row(comparison) for comparison in shown.comparisons],
+        "seen": study.seen(shown.measurement),
         "reasons": sorted({one.prediction.reason for one in shown.comparisons if one.prediction.reason}),
         "verdicts": tally(shown),
+        "beyond": beyond(shown),
         "sound": shown.sound,
         "seconds": round(shown.seconds),
         "sliders": [slider.document(one) for one in study.sliders(shown.measurement)],
@@ -102,9 +108,14 @@ def command(name: str, manifest: Mapping[str, Any]) -> str:
 
 
 def tally(result: Result) -> dict[Verdict, int]:
-    """Return how often each verdict was found, the best first; verdicts nobody found are left out."""
-    found = [comparison.verdict for comparison in result.comparisons]
+    """Return how often each verdict on a claimed number was found, the best first; those nobody found are left out."""
+    found = [one.verdict for one in result.comparisons if one.prediction.claim is not None]
     return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}
+
+
+def beyond(result: Result) -> int:
+    """Return how many quantities theory predicts of which the claim says no number."""
+    return sum(one.prediction.claim is None for one in result.comparisons)
 
 
 def _tags(entry: Mapping[str, Any]) -> Markup:
@@ -112,7 +123,10 @@ def _tags(entry: Mapping[str, Any]) -> Markup:
     if entry["missing"]:
         return Markup('<span class="tag quiet">not run</span>')
     mark = Markup('<span class="tag {}">{}</span>')
-    return Markup("").join(mark.format(_LEVELS[v], f"{v}: {count}") for v, count in entry["verdicts"].items())
+    tags = [mark.format(_LEVELS[v], f"{v}: {count}") for v, count in entry["verdicts"].items()]
+    if entry["beyond"]:
+        tags.append(mark.format("quiet", f"{_BEYOND}: {entry['beyond']}"))
+    return Markup("").join(tags)
 
 
 def row(comparison: Comparison) -> dict[str, Any]:
@@ -126,7 +140,7 @@ def row(comparison: Comparison) -> dict[str, Any]:
         "measured": _interval(measured, places),
         "idealised": "" if ideal is None else _interval(ideal, _places(ideal.error or 1.0)),
         "finite_size": f"{prediction.finite_size:.2g}" if prediction.finite_size else "-",
-        "verdict": str(comparison.verdict),
+        "verdict": str(comparison.verdict) if prediction.claim is not None else _ALONE[comparison.agrees],
         "level": _LEVELS[comparison.verdict],
         "sound": comparison.sound,
         "doubt": "disagrees" if not comparison.agrees else "too rough to tell",
@@ -144,18 +158,21 @@ def _said(value: float, places: int) -> str:
 
 def _interval(estimate: Estimate, places: int) -> str:
     """Say a value with its 95% interval."""
-    low, high = (estimate.value + sign * style.INTERVAL * estimate.error for sign in (-1, 1))
+    low, high = (estimate.value + sign * estimate.interval for sign in (-1, 1))
     return f"{_said(estimate.value, places)} [{_said(low, places)}, {_said(high, places)}]"
 
 
 def studies_page(folder: Path, studies: Sequence[Study], images: str) -> str:
     """Return the finished studies of a folder as a Markdown page; `images` is where its pictures lie, seen from it."""
     results = read_folder(folder, studies)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     lines = [
         "# Studies",
         "",
-        "Written by `python docs/generate.py DIR` from the results of `normwise study run --all --output DIR`, never by",
-        "hand. Brackets are 95% intervals. How a verdict comes about: `normwise study --help`.",
+        "Written by `python docs/generate.py DIR`, never by hand, from the results of",
+        f"`normwise study run --all --size {manifest['size']} --seed {manifest['seed']} --output DIR`. Brackets and what follows "
+        "± are 95% intervals.",
+        "How a verdict comes about: `normwise study --help`.",
     ]
     for part, of_part in groupby(results, key=lambda result: result.study.heading.value[0]):
         lines += ["", f"## {part}"]
@@ -178,8 +195,12 @@ def _section(result: Result, images: str) -> list[str]:
         measured = one["measured"] + (f", idealised {one['idealised']}" if one["idealised"] else "")
         cells = (one["quantity"], one["claim"], one["theory"], measured, one["finite_size"], one["verdict"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    told = ", ".join(f"{verdict} {count} of {len(result.comparisons)}" for verdict, count in tally(result).items())
-    lines += ["", f"**The verdict.** {told[0].upper()}{told[1:]}."]
+    if seen := study.seen(result.measurement):
+        lines += ["", f"**Seen besides.** {seen}"]
+    claimed, more = tally(result), beyond(result)
+    told = [f"{verdict}: {count}" for verdict, count in claimed.items()] + [f"{_BEYOND}: {more}"] * bool(more)
+    sound = "Theory agrees with every measurement" if result.sound else "Theory does not explain every measurement"
+    lines += ["", f"**The verdict.** {', '.join(told).capitalize()}. {sound}."]
     lines += ["", f"**What to do.** {study.advice}", "", "```sh", command(study.name, manifest), "```"]
     return lines
 

@@ -14,7 +14,8 @@ from normwise.layers import AcrossChannelNorm, BatchNorm
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.studies.estimate import Estimate, dots, series, told
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import channels as theory
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _LOUD = np.array([10.0] + [1.0] * (_CHANNELS - 1))  # one object part among text
 _LOUDNESS = (1.0, 2.0, 4.0, 7.0, 10.0)
 _REPLICATES = 12
 _MAPS = {"tiny": 40, "quick": 400, "full": 2000}  # maps of 8 x 8 positions in each replicate
-_EPOCHS = {"tiny": 1, "quick": 4, "full": 12}
+_EPOCHS, _TRAINED = {"tiny": 1, "quick": 4, "full": 12}, {"tiny": 3, "quick": 3, "full": 8}
 _SPREAD = f"variance across {_CHANNELS} channels correlated by {_CORRELATION:g}"
 _TEXTURE_BY = "variance of a texture channel beside a loud one, per-channel"
 _TEXTURE_ACROSS = "variance of a texture channel beside a loud one, across channels"
@@ -95,12 +96,14 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         features = _features(images)
         ratios, given_ratio = _real(features, _REPLICATES, generator)
         accuracy = {
-            kind: vars(Estimate.of([_trained(kind, images, labels, _EPOCHS[size], generator) for _ in range(3)]))
+            kind: vars(
+                Estimate.of([_trained(kind, images, labels, _EPOCHS[size], generator) for _ in range(_TRAINED[size])])
+            )
             for kind in ("by", "across")
         }
     estimates = {name: Estimate.of(values) for name, values in found.items() if np.ndim(values) == 1}
     estimates[_REAL] = Estimate.of(ratios)
-    shown: dict[str, Any] = {"accuracy": accuracy}
+    shown: dict[str, Any] = {"accuracy": accuracy, "epochs": _EPOCHS[size]}
     shown |= {
         name: series(_CORRELATIONS, found[name])
         for name in ("spread", "by, correlated", "by, shared", "across, shared")
@@ -193,7 +196,22 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.curve(axes, rho, rho, color=style.GREEN)
     style.points(axes, shown["across, shared"], "across\nchannels", color=style.PURPLE)
     style.points(axes, shown["by, shared"], "per\nchannel", color=style.GREEN)
+    made["accuracy"], axes = style.figure(
+        "A small network learns digits with either", "", f"accuracy on held-back digits after {shown['epochs']} epochs"
+    )
+    for place, (kind, color) in enumerate((("by", style.GREEN), ("across", style.PURPLE))):
+        style.points(axes, dots([place], [Estimate(**shown["accuracy"][kind])]), color=color)
+    style.categories(axes, ("per channel", "across channels"))
     return made
+
+
+def seen(result: Measurement) -> str:
+    """Say how either axis learns."""
+    by, across = (told(dots([0], [Estimate(**result.series["accuracy"][kind])])) for kind in ("by", "across"))
+    return (
+        f"A small convolutional network was right on {by} of held-back digits with statistics per channel, on {across} with "
+        f"statistics across channels, after {result.series['epochs']} epochs."
+    )
 
 
 def sliders(_: Measurement) -> list[Slider]:
@@ -247,4 +265,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
+    version=2,
 )

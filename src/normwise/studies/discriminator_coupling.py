@@ -7,32 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from normwise.layers import BatchNorm, DomainBatchNorm
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies import gans
 from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, DigitScores, covered, frechet, train_scores
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.studies.digit_scores import CLASSES, TRAINED, frechet, train_scores
+from normwise.studies.estimate import Estimate, dots, series, told
+from normwise.studies.gan_looks import CONTRASTS, LOOKS, SHOWN, at_start, gallery_of, played
+from normwise.studies.linear_discriminator import HALF, MANY, MOVES, look_at_linear, magnitude
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CHANNELS, _HALF, _SOME = 16, 64, 8  # features; reals, and as many fakes, of a batch; of one for a whole Jacobian
-_MANY = 4  # times as many of both where fakes are drawn anew: theory is of first order in their number
-_MOVES = (0.0, 0.5, 1.0, 2.0, 4.0)
-_CONTRASTS = (1.0, 0.5, 0.25, 0.125)
 _FADED = 0.25
 _DRAWS = {"tiny": 350, "quick": 400, "full": 2000}  # of fakes, in each replicate
 _REPLICATES = {"tiny": 12, "quick": 8, "full": 20}
 _GANS = {"tiny": 3, "quick": 3, "full": 6}
 _STEPS = {"tiny": 10, "quick": 300, "full": 2000}
-_LOOK = np.arange(1, 11) / 10  # of the steps, when samples are looked at
-_SAMPLES, _SHOWN = 500, 20  # how many, and how many of them are shown
 _SERIES = 2  # dimensions of replicates over something
 _ROUNDING = 1e-9
 _SHIFT = "linear discriminator: shift of real logits, root mean square, when the fakes are swapped"
@@ -42,6 +37,10 @@ _THROUGH = "linear discriminator: fakes' gradient through statistics, over the d
 _THROUGH_ALONE = f"{_THROUGH}; normalised apart"
 _STEEPEST = "Lipschitz constant of a batch norm over its batch"
 _SPECTRAL = "Lipschitz constant of a layer under spectral norm"
+_LINEAR = {
+    "shift": _SHIFT, "shift, apart": _SEPARATE, "fresh": _FRESH, "through": _THROUGH, "through, apart": _THROUGH_ALONE,
+    "steepest": _STEEPEST,
+}  # fmt: skip
 _FADING = f"discriminator of digits, joint BN: Lipschitz constant at contrast {_FADED:g}, over that at 1"
 _COUPLED = "discriminator of digits: shift of real logits over their spread"
 _UNCOUPLED = {kind: f"{_COUPLED}, {kind}" for kind in gans.KINDS if kind != "joint BN"}
@@ -55,10 +54,10 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     real, fake, other, weight = (np.array(given[name]) for name in ("real", "fake", "other", "weight"))
     reals, fakes, others = (_moments(x) for x in (real, fake, other))
     shift, alone = (
-        _size(theory.logit_shift(real, weight, reals, fakes, others, share=share, eps=given["eps"]))
+        magnitude(theory.logit_shift(real, weight, reals, fakes, others, share=share, eps=given["eps"]))
         for share in (0.5, 1.0)
     )
-    batch = 2 * _MANY * _HALF
+    batch = 2 * MANY * HALF
     joint = theory.joint_moments(reals, fakes)
     fresh = float((theory.fresh_fakes_variance(real, reals, reals, batch) @ weight**2).mean())
     by_mean = float((weight**2).sum()) / batch  # as if only the mean moved
@@ -90,10 +89,6 @@ def _moments(x: np.ndarray) -> MeanVariance:
     return MeanVariance(x.mean(0), x.var(0))
 
 
-def _size(values: Any) -> float:
-    return float(np.sqrt(np.mean(np.asarray(values) ** 2)))
-
-
 def measure(seed: int, size: str, progress: Progress) -> Measurement:
     """Swap fakes, follow gradients and look at Jacobians, in one layer and in whole discriminators; then let them play."""
     generator = torch.Generator().manual_seed(seed)
@@ -102,36 +97,37 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
     found: dict[str, list[Any]] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        linear = _linear(pixels, size, generator)
+        linear, given, shown = look_at_linear(
+            pixels, draws=_DRAWS[size], replicates=_REPLICATES[size], generator=generator
+        )
         scores = train_scores(images, labels, epochs=1 if size == "tiny" else 6, generator=generator)
         untrained = [kind for kind in gans.KINDS for _ in range(_REPLICATES[size])]
         for kind in tracked(untrained, lambda share: progress(0.2 * share)):
-            _collect(found, kind, _at_start(gans.KINDS[kind], pixels, generator))
+            _collect(found, kind, at_start(gans.KINDS[kind], pixels, generator))
         games = [kind for kind in gans.KINDS for _ in range(_GANS[size])]
         for kind in tracked(games, lambda share: progress(0.2 + 0.8 * share)):
-            _collect(found, kind, _played(gans.KINDS[kind], images, scores, _STEPS[size], generator))
+            _collect(found, kind, played(gans.KINDS[kind], images, scores, _STEPS[size], generator))
     lipschitz = np.array(found["joint BN, lipschitz"])
     estimates = {
-        **linear.estimates,
+        **{name: linear[key] for key, name in _LINEAR.items()},
         _SPECTRAL: Estimate.of(found["spectral norm, layer"]),
-        _FADING: Estimate.of(lipschitz[:, _CONTRASTS.index(_FADED)] / lipschitz[:, 0]),
+        _FADING: Estimate.of(lipschitz[:, CONTRASTS.index(_FADED)] / lipschitz[:, 0]),
         **{name: Estimate.of(found[f"{kind}, shift"]) for kind, name in _UNCOUPLED.items()},
     }
-    given = {
-        **linear.given,
+    given |= {
         "norm of raw weights": float(np.mean(found["joint BN, layer"])),
         "shift in a joint batch": float(np.mean(found["joint BN, shift"])),
     }
-    across = {"distance": _LOOK * _STEPS[size], "covered": _LOOK * _STEPS[size], "lipschitz": _CONTRASTS}
-    shown: dict[str, Any] = {
+    across = {"distance": LOOKS * _STEPS[size], "covered": LOOKS * _STEPS[size], "lipschitz": CONTRASTS}
+    shown |= {
         name: series(across[what], samples) if (what := name.split(", ")[1]) in across else vars(Estimate.of(samples))
         for name, samples in found.items()
         if np.ndim(samples) <= _SERIES
     }
     pictures = {kind: found[f"{kind}, pictures"][0] for kind in gans.KINDS}
-    pictures["real digits"] = _pictures(pixels[:_SHOWN])
+    pictures["real digits"] = gallery_of(pixels[:SHOWN])
     real = {"real digits": frechet(scores.features(images[TRAINED:]), scores.features(images[:TRAINED]))}
-    return Measurement(estimates, given, {**linear.series, **shown, "pictures": pictures, "distance": real})
+    return Measurement(estimates, given, {**shown, "pictures": pictures, "distance": real})
 
 
 def _collect(found: dict[str, list[Any]], kind: str, values: Mapping[str, Any]) -> None:
@@ -139,140 +135,12 @@ def _collect(found: dict[str, list[Any]], kind: str, values: Mapping[str, Any]) 
         found.setdefault(f"{kind}, {name}", []).append(value)
 
 
-def _some(pixels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    return pixels[torch.randint(len(pixels), (count,), generator=generator)]
-
-
-def _fakes(count: int, generator: torch.Generator) -> Tensor:
-    """Return images of a generator that has not learnt anything yet."""
-    return gans.generator_net()(torch.randn(count, gans.LATENT, generator=generator)).detach()
-
-
-def _shift(model: nn.Module, real: Tensor, fake: Tensor, other: Tensor) -> Tensor:
-    """Return by how much real logits move when the fakes are replaced by others."""
-    with torch.no_grad():
-        return gans.judge(model, real, other)[0] - gans.judge(model, real, fake)[0]
-
-
-def _linear(pixels: Tensor, size: str, generator: torch.Generator) -> Measurement:
-    """Measure a discriminator that is linear in batch-normalised features of digits."""
-    filters = torch.randn(gans.PIXELS, _CHANNELS, generator=generator)
-    noise = torch.rand(_HALF, gans.PIXELS, generator=generator)
-    batches = (_some(pixels, _HALF, generator), noise, _fakes(_HALF, generator))
-    real, fake, other = ((x @ filters).double() for x in batches)
-    last = nn.Linear(_CHANNELS, 1, dtype=torch.float64)
-    norm = BatchNorm(_CHANNELS, dtype=torch.float64)
-    models = {
-        "joint": nn.Sequential(norm, last),
-        "separate": nn.Sequential(DomainBatchNorm(_CHANNELS, num_domains=2, dtype=torch.float64), last),
-    }
-    exact = {
-        _SHIFT: _size(_shift(models["joint"], real, fake, other)),
-        _SEPARATE: _size(_shift(models["separate"], real, fake, other)),
-        _THROUGH: gans.through_statistics(models["joint"], real, fake, torch.mean),
-        _THROUGH_ALONE: gans.through_statistics(models["separate"], real, fake, torch.mean),
-        _STEEPEST: _steepest(norm, torch.cat([real, fake])),
-    }
-    estimates = {name: Estimate(value, 0.0) for name, value in exact.items()}
-    fresh = [_drawn_anew(models["joint"], real, _DRAWS[size], generator) for _ in range(_REPLICATES[size])]
-    moved = [fake + move * real.std(0, unbiased=False) for move in _MOVES]
-    shown = {
-        name: {
-            "x": list(_MOVES),
-            "y": [_size(_shift(model, real, fake, x)) for x in moved],
-            "error": [0.0 for _ in _MOVES],
-        }
-        for name, model in models.items()
-    }
-    tensors = {"real": real, "fake": fake, "other": other, "weight": last.weight.detach()[0]}
-    given = {name: x.tolist() for name, x in tensors.items()} | {"eps": norm.eps}
-    return Measurement({**estimates, _FRESH: Estimate.of(fresh)}, given, shown)
-
-
-def _drawn_anew(model: nn.Module, real: Tensor, draws: int, generator: torch.Generator) -> float:
-    """Return the variance of real logits' shift when Gaussian fakes of the reals' moments are drawn anew."""
-    mean, deviation = real.mean(0), real.std(0, unbiased=False)
-    many, shape = real.repeat(_MANY, 1), (_MANY * _HALF, _CHANNELS)
-    squares = []
-    for _ in range(draws):
-        before, after = (
-            mean + deviation * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2)
-        )
-        squares.append(float(_shift(model, many, before, after).square().mean()))
-    return float(np.mean(squares))
-
-
-def _steepest(norm: nn.Module, batch: Tensor) -> float:
-    """Return the largest singular value of a norm's Jacobian over its batch; channels do not meet in it."""
-    batch = batch.clone().requires_grad_()
-    rows = [torch.autograd.grad(row.sum(), batch, retain_graph=True)[0] for row in norm(batch)]
-    return float(torch.linalg.matrix_norm(torch.stack(rows).permute(2, 0, 1), 2).max())
-
-
-def _at_start(kind: gans.Kind, pixels: Tensor, generator: torch.Generator) -> dict[str, Any]:
-    """Look at a discriminator with random weights."""
-    model, real, fake = gans.discriminator(kind), _some(pixels, _HALF, generator), _fakes(_HALF, generator)
-    gans.hold_weights(model)
-    few = real[:_SOME], fake[:_SOME]
-    return {
-        **_looked_at(model, real, fake, _some(pixels, _HALF, generator)),
-        "layer": float(torch.linalg.matrix_norm(_weight(model[0]), 2)),
-        "lipschitz": [gans.lipschitz(model, *(contrast * x for x in few)) for contrast in _CONTRASTS],
-    }
-
-
-def _weight(linear: Any) -> Tensor:
-    return linear.weight.detach()
-
-
-def _looked_at(model: nn.Module, real: Tensor, fake: Tensor, better: Tensor) -> dict[str, float]:
-    """Return how real logits move when digits take the fakes' place, and the generator's gradient through statistics."""
-    with torch.no_grad():
-        spread = gans.judge(model, real, fake)[0].std()
-    return {
-        "shift": _size(_shift(model, real, fake, better) / spread),
-        "through": gans.through_statistics(model, real, fake, gans.generator_loss),
-    }
-
-
-def _played(
-    kind: gans.Kind, images: Tensor, scores: DigitScores, steps: int, generator: torch.Generator
-) -> dict[str, Any]:
-    """Train both players, and look at the same samples again and again."""
-    pixels, real_features = images.flatten(1), scores.features(images)
-    noise = torch.randn(_SAMPLES, gans.LATENT, generator=generator)
-    found: dict[str, list[Any]] = {"distance": [], "covered": [], "classes": []}
-    game, made = gans.Game(kind), images
-    for _ in _LOOK:
-        game.play(pixels, steps=steps // len(_LOOK), batch=_HALF // 2, noise=generator)
-        made = game.images(noise)
-        found["distance"].append(frechet(scores.features(made), real_features))
-        found["covered"].append(covered(scores.shares(made)))
-        found["classes"].append(scores.classes(made))
-    gans.hold_weights(game.discriminator)
-    chosen = made.flatten(1)[:_HALF]
-    after = _looked_at(game.discriminator, _some(pixels, _HALF, generator), chosen, _some(pixels, _HALF, generator))
-    late = torch.stack(found.pop("classes")[len(_LOOK) // 2 :])
-    return {
-        **found,
-        **{f"{name} after": value for name, value in after.items()},
-        "turned": float((late[1:] != late[:-1]).double().mean()),
-        "loss": float(np.std(game.losses[steps // 2 :])),
-        "pictures": _pictures(chosen[:_SHOWN]),
-    }
-
-
-def _pictures(pixels: Tensor) -> list[Any]:
-    """Return images for a gallery, in two rows."""
-    return pixels.view(2, -1, 8, 8).mul(100).round().div(100).tolist()
-
-
 def figures(result: Measurement) -> dict[str, Figure]:
     """Draw samples, the coupling, the gradient's ways, steepness, and how each discriminator's generator fares."""
     shown, made = result.series, {}
     given = {name: np.array(result.given[name]) for name in ("real", "fake", "weight")}
     made["samples"] = style.gallery("What each discriminator teaches", shown["pictures"])
-    moves = np.linspace(0, _MOVES[-1], 60)
+    moves = np.linspace(0, MOVES[-1], 60)
     made["shift"], axes = style.figure(
         "Moving the fakes moves the reals", "fakes move by standard deviations of the reals", "shift of real logits"
     )
@@ -281,7 +149,10 @@ def figures(result: Measurement) -> dict[str, Figure]:
         label = "joint BN" if name == "joint" else "separate BN,\nLayerNorm,\nspectral norm"
         style.points(axes, shown[name], label, color=color)
     made["gradient"] = _by_kind(
-        shown, "through", "Gradient through the statistics", "over the direct one; ● at init, ○ trained"
+        shown,
+        "through",
+        "Gradient through the statistics",
+        "its norm over that of the direct one; ● at init, ○ trained",
     )
     made["coupling"] = _by_kind(
         shown,
@@ -292,7 +163,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     made["lipschitz"], axes = style.figure(
         "Steepness as images fade", "contrast of the images", "Lipschitz constant of the batch's logits", log="xy"
     )
-    contrasts = np.geomspace(_CONTRASTS[-1], 1, 30)
+    contrasts = np.geomspace(CONTRASTS[-1], 1, 30)
     for kind in ("joint BN", "separate BN"):
         style.curve(axes, contrasts, shown[f"{kind}, lipschitz"]["y"][0] / contrasts, color=_COLORS[kind])
     style.curve(axes, contrasts, np.ones(30), "its bound", color=_COLORS["spectral norm"])
@@ -304,12 +175,17 @@ def figures(result: Measurement) -> dict[str, Figure]:
         ("covered", "Which digits it draws", "classes covered, of ten"),
     ):
         made[name], axes = style.figure(title, "step", y, log="y" if name == "distance" else "")
-        for kind, color in _COLORS.items():
+        for number, (kind, color) in enumerate(_COLORS.items()):
             drawn = shown[f"{kind}, {name}"]
-            axes.plot(drawn["x"], drawn["y"], color=color, linewidth=1)
-            style.points(axes, drawn, kind, color=color)
+            axes.plot(drawn["x"], drawn["y"], color=color, linewidth=0.8, alpha=0.5)
+            style.points(axes, drawn, kind, color=color, aside=3.0 * number - 4.5)
+        if name == "covered":
+            axes.set_ylim(0, CLASSES + 0.5)
     made["oscillation"] = _by_kind(
-        shown, "turned", "Who oscillates", "share of samples whose class turns between looks"
+        shown, "turned", "Whose digits keep changing", "share of samples of another class at the next look"
+    )
+    made["loss"] = _by_kind(
+        shown, "loss", "Whose loss swings", "standard deviation of the generator's loss, second half of the game"
     )
     return made
 
@@ -318,20 +194,37 @@ def _moved(given: Mapping[str, np.ndarray], move: float, share: float) -> float:
     """Return the shift of real logits, root mean square, when the fakes' mean moves."""
     real, fake = _moments(given["real"]), _moments(given["fake"])
     other = MeanVariance(fake.mean + move * real.variance**0.5, fake.variance)
-    return _size(theory.logit_shift(given["real"], given["weight"], real, fake, other, share=share))
+    return magnitude(theory.logit_shift(given["real"], given["weight"], real, fake, other, share=share))
 
 
 def _by_kind(shown: Mapping[str, Any], name: str, title: str, y: str) -> Figure:
     """Draw one number a kind, before training and after it where there are both."""
     made, axes = style.figure(title, "", y)
+    twice = any(f"{kind}, {name} after" in shown for kind in _COLORS)
     for place, (kind, color) in enumerate(_COLORS.items()):
-        for suffix, offset in (("", -0.08), (" after", 0.08)):
+        for suffix, aside in (("", -5.0), (" after", 5.0)):
             if (one := shown.get(f"{kind}, {name}{suffix}")) is not None:
-                drawn = {"x": [place + offset], "y": [one["value"]], "error": [one["error"]]}
-                style.points(axes, drawn, color=color, hollow=bool(suffix))
+                drawn = dots([place], [Estimate(**one)])
+                style.points(axes, drawn, color=color, hollow=bool(suffix), aside=aside if twice else 0.0)
     style.categories(axes, [kind.replace(" ", "\n") for kind in _COLORS])
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     return made
+
+
+def seen(result: Measurement) -> str:
+    """Say how the games went."""
+    shown = result.series
+    steps = shown["joint BN, distance"]["x"][-1]
+    games = [
+        f"{kind} {told(shown[f'{kind}, distance'])} ({shown[f'{kind}, covered']['y'][-1]:.1f} classes, "
+        f"{shown[f'{kind}, turned']['value']:.0%} turned)"
+        for kind in _COLORS
+    ]
+    return (
+        f"After {steps:.0f} steps the generators' Fréchet distance to digits was, under {', '.join(games)}; in brackets the "
+        "classes of ten that are drawn, and the share of samples whose class turns between two looks. Real digits held back "
+        f"are {shown['distance']['real digits']:.2f} from those learnt from."
+    )
 
 
 def sliders(result: Measurement) -> list[Slider]:
@@ -342,7 +235,7 @@ def sliders(result: Measurement) -> list[Slider]:
             parameter="share of reals in the batch (1: separate batches)",
             positions=[0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0],
             start=2,
-            x=np.linspace(0, _MOVES[-1], 41),
+            x=np.linspace(0, MOVES[-1], 41),
             curves={"shift": lambda x, share: [_moved(given, move, share) for move in x]},
             x_label="fakes move by standard deviations of the reals",
             y_label="shift of real logits, theory",
@@ -369,15 +262,17 @@ STUDY = Study(
         "is cancelled through the statistics. Separate batches decouple, but at a price: a batch of fakes alone has mean 0 "
         "whatever the generator does, so all of a linear logit's gradient is cancelled. BN is as steep as 1/sigma: an image "
         "of a quarter of the contrast is judged by a function four times as steep, where spectral norm keeps every layer "
-        "at 1. What follows for training is not predicted but shown: in short games on digits joint BN learnt as well as layer "
-        "norm and turned no more, and separate BN hardly learnt."
+        "at 1. What follows for training is not predicted but shown."
     ),
     advice=(
-        "Give a discriminator layer norm or spectral norm; if it must have batch norm keep reals and fakes in one batch or "
-        "leave its first layer without, for separate batches hide from it what tells all fakes from all reals."
+        "Prefer layer norm in a discriminator, or spectral norm where its slope must be bounded; if it must have batch norm "
+        "keep reals and fakes in one batch or leave its first layer without, for separate batches hide from it what tells all "
+        "fakes from all reals."
     ),
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
+    version=2,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +13,13 @@ from normwise.care.recalibrate import recalibrate
 from normwise.layers import (
     BatchNorm,
     GraphBatchNorm,
-    GraphInstanceNorm,
-    GraphLayerNorm,
-    GraphNorm,
-    PairNorm,
 )
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
+from normwise.studies.estimate import Estimate, dots, series, told
+from normwise.studies.graph_networks import NORMS, classified
 from normwise.studies.graphs import Graph, cora, neighbours_of_digits, propagate
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import graph as theory
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ _CORRELATIONS = (0.0, 0.4, 0.7, 0.9)
 _MOMENTUM, _SETTLED = 0.1, 60  # batches after which (1 - .1)^k of the initial value is gone
 _BATCHES = {"tiny": 40, "quick": 80, "full": 400}
 _REPLICATES = {"tiny": 8, "quick": 8, "full": 20}
-_EPOCHS = {"tiny": 1, "quick": 30, "full": 150}
+_EPOCHS, _TRAINED = {"tiny": 1, "quick": 30, "full": 150}, {"tiny": 3, "quick": 3, "full": 5}
 _BALL = 64  # nodes of a batch from a real graph, a node and those around it
 _RUNNING = f"running_var of torch's average, nodes correlated by {_RHO:g}"
 _TRAIN = f"mean square of the output in training, correlation {_STRONG:g}"
@@ -42,17 +40,7 @@ _EXACT = f"running_var of GraphBatchNorm, momentum {_MOMENTUM:g}, correlation {_
 _MERGED = f"running_var after recalibration, correlation {_RHO:g}"
 _NEGATIVE = f"Bessel's variance of {_FEW} values at their smallest correlation"
 _NEGATIVE_POPULATION = f"population variance of {_FEW} values at their smallest correlation"
-_CORA = f"variance of a batch of {_BALL} neighbouring papers of Cora, over that of all"
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "none": lambda c: nn.Identity(),
-    "BatchNorm": BatchNorm,
-    "GraphBatchNorm": GraphBatchNorm,
-    "GraphNorm": GraphNorm,
-    "GraphInstanceNorm": lambda c: GraphInstanceNorm(c, affine=True),
-    "GraphLayerNorm": GraphLayerNorm,
-    "GraphLayerNorm, node": lambda c: GraphLayerNorm(c, mode="node"),
-    "PairNorm": lambda c: PairNorm(),
-}
+_CORA = f"running_var of torch's average, batches of {_BALL} neighbouring papers of Cora, over their variance"
 
 
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
@@ -106,22 +94,18 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
             one[_NEGATIVE], one[_NEGATIVE_POPULATION] = (float(lowest.var(1, unbiased=u).mean()) for u in (True, False))
             for name, value in one.items():
                 found.setdefault(name, []).append(value)
-        seen = [_neighbourhoods(papers, batches, generator) for _ in range(2 * replicates)]
+        balls, spread, correlation = _neighbourhoods(papers)
+        kept = [_averaged_neighbours(balls, 5 * batches, generator) / spread for _ in range(2 * replicates)]
         accuracy = {}
         work = [(graph, name) for graph in (papers, images) for name in NORMS]
         for graph, name in tracked(work, lambda share: progress(0.5 + share / 2)):
-            scores = [_classified(graph, NORMS[name], _EPOCHS[size], generator) for _ in range(3)]
+            scores = [classified(graph, NORMS[name], _EPOCHS[size], generator) for _ in range(_TRAINED[size])]
             accuracy.setdefault(graph.name, {})[name] = vars(Estimate.of(scores))
     estimates = {name: Estimate.of(values) for name, values in found.items() if np.ndim(values) == 1}
-    correlation = float(np.mean([1 - within / total for within, total in seen[::2]]))
-    estimates[_CORA] = Estimate.of([within / _total(seen[::2]) for within, _ in seen[1::2]])
+    estimates[_CORA] = Estimate.of(kept)
     shown: dict[str, Any] = {n: series(_CORRELATIONS, found[n]) for n in ("running", "inflated", "merged", "train")}
     given = {"correlation of neighbouring papers": correlation, "batches": batches}
     return Measurement(estimates, given, {**shown, "accuracy": accuracy})
-
-
-def _total(seen: list[tuple[float, float]]) -> float:
-    return float(np.mean([total for _, total in seen]))
 
 
 def _correlated(rho: float, count: int, generator: torch.Generator) -> Tensor:
@@ -155,39 +139,31 @@ def _exponentially(rho: float, batches: int, generator: torch.Generator) -> floa
     return float(np.mean(kept))
 
 
-def _neighbourhoods(graph: Graph, batches: int, generator: torch.Generator) -> tuple[float, float]:
-    """Return the mean variance within batches of neighbours, and the variance of all their values, of smoothed features."""
-    smooth = propagate(graph, graph.features @ _projection(graph))
-    smooth = (smooth - smooth.mean(0)) / smooth.std(0)
-    balls = [graph.ball(int(torch.randint(len(smooth), (), generator=generator)), _BALL) for _ in range(batches)]
-    values = torch.stack([smooth[ball] for ball in balls]).double()
-    return float(values.var(1).mean()), float(values.flatten(0, 1).var(0).mean())
+def _neighbourhoods(graph: Graph) -> tuple[list[Tensor], float, float]:
+    """Return the smoothed features of every node's neighbourhood, their variance, and the correlation of two of one.
+
+    Both about the mean of them all, and over every pair: nothing here is sampled, or a variance within a batch.
+    """
+    smooth = propagate(graph, graph.features @ _projection(graph)).double()
+    balls = [smooth[graph.ball(centre, _BALL)] for centre in range(len(smooth))]
+    deviations = torch.stack(balls) - torch.cat(balls).mean(0)
+    square, sums = deviations.square().sum(), deviations.sum(1).square().sum()
+    variance = float(square / deviations[..., 0].numel() / deviations.shape[2])
+    return [ball.float() for ball in balls], variance, float((sums - square) / (square * (_BALL - 1)))
+
+
+def _averaged_neighbours(balls: list[Tensor], batches: int, generator: torch.Generator) -> float:
+    """Return what our BatchNorm keeps of neighbourhoods of so many random nodes."""
+    norm = BatchNorm(balls[0].shape[1], momentum=None)
+    with torch.no_grad():
+        for centre in torch.randint(len(balls), (batches,), generator=generator).tolist():
+            norm(balls[centre])
+    return float(norm.get_buffer("running_var").mean())
 
 
 def _projection(graph: Graph) -> Tensor:
+    """Return 16 random directions of a graph's features."""
     return torch.randn(graph.features.shape[1], 16, generator=torch.Generator().manual_seed(0))
-
-
-def _classified(graph: Graph, norm: Callable[[int], nn.Module], epochs: int, generator: torch.Generator) -> float:
-    """Return the accuracy on held-back nodes of a graph convolutional network with this norm."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-    classes = int(graph.labels.max()) + 1
-    first, second, after = nn.Linear(graph.features.shape[1], 16), nn.Linear(16, classes), norm(16)
-    model = nn.ModuleList([first, second, after])
-    optimizer = torch.optim.Adam(model.parameters(), 3e-2, weight_decay=5e-4)
-    order = torch.randperm(len(graph.labels), generator=generator)
-    few, held = order[: 20 * classes], order[20 * classes :]
-
-    def forward() -> Tensor:
-        return propagate(graph, second(torch.relu(after(propagate(graph, first(graph.features))))))
-
-    for _ in range(epochs):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(forward()[few], graph.labels[few]).backward()
-        optimizer.step()
-    model.eval()
-    with torch.no_grad():
-        return float((forward()[held].argmax(1) == graph.labels[held]).double().mean())
 
 
 def figures(result: Measurement) -> dict[str, Figure]:
@@ -219,11 +195,21 @@ def figures(result: Measurement) -> dict[str, Figure]:
         names = list(scores)[::-1]
         for place, name in enumerate(names):
             axes.errorbar(
-                scores[name]["value"], place, xerr=style.INTERVAL * scores[name]["error"], fmt="o", markersize=5,
+                scores[name]["value"], place, xerr=Estimate(**scores[name]).interval, fmt="o", markersize=5,
                 color=style.INK, capsize=2.2,
             )  # fmt: skip
         axes.set_yticks(range(len(names)), names)
+        axes.locator_params("x", nbins=5)
     return made
+
+
+def seen(result: Measurement) -> str:
+    """Say which norm tells nodes best."""
+    told_of = [
+        f"{graph} " + ", ".join(f"{name} {told(dots([0], [Estimate(**score)]))}" for name, score in scores.items())
+        for graph, scores in result.series["accuracy"].items()
+    ]
+    return f"Accuracy on held-back nodes, the whole graph one batch: {'; '.join(told_of)}."
 
 
 def sliders(_: Measurement) -> list[Slider]:
@@ -276,4 +262,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
+    version=2,
 )

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from normwise.care.recalibrate import recalibrate
-from normwise.core.moments import Moments
-from normwise.layers import BatchNorm
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.studies.estimate import Estimate, dots, series, told
+from normwise.studies.mixup_nets import beta, trained
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import mixup as theory
 
 if TYPE_CHECKING:
@@ -24,17 +22,17 @@ if TYPE_CHECKING:
 
 _WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the second image
 _WEIGHT, _ALPHA = 0.3, 1.0
-_WIDTH, _BATCH, _SHOWN = 64, 128, 10
+_SHOWN = 10
 _REPLICATES = {"tiny": 6, "quick": 10, "full": 30}
-_EPOCHS = {"tiny": 1, "quick": 5, "full": 20}
-_SETTLING = {"tiny": 15, "quick": 60, "full": 60}  # batches that running statistics are averaged over
 _DRAWS = {"tiny": 40, "quick": 40, "full": 80}  # times that the data are paired anew
 _FACTOR = f"covariance of digits mixed {1 - _WEIGHT:g} : {_WEIGHT:g}, over that of digits"
 _MEAN_FACTOR = f"covariance under Beta({_ALPHA:g}, {_ALPHA:g})"
 _TOP = "largest eigenvalue of the Hessian, over that on clean digits"
 _SECOND = "second eigenvalue of the Hessian, over that on clean digits"
-_RUNNING = "running_var of the first BN, dense, over the clean variance"
-_CONVOLUTIONAL = "running_var of the first BN, convolutional, over the clean variance"
+_DENSE, _CONVOLUTIONAL = (
+    f"running_var of the first BN, {kind}, over the clean variance" for kind in ("dense", "convolutional")
+)
+_RUNNING = {"running, dense": _DENSE, "running, convolutional": _CONVOLUTIONAL}
 _INFLATED = "variance of the first BN's output on clean digits, in evaluation"
 _RECALIBRATED = "the same after recalibration on clean digits"
 
@@ -49,7 +47,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
         _MEAN_FACTOR: Prediction(factor, claim=factor, rival=theory.covariance_factor(0.5)),
         _TOP: Prediction(float(mixed[0] / clean[0]), claim=factor),
         _SECOND: Prediction(float(mixed[1] / clean[1]), claim=factor, rival=1.0),
-        _RUNNING: Prediction(factor, claim=factor, rival=1.0),
+        _DENSE: Prediction(factor, claim=factor, rival=1.0),
         _CONVOLUTIONAL: Prediction(factor * (1 - still) + still, claim=factor),
         _INFLATED: Prediction(theory.eval_inflation(factor), rival=1.0),
         _RECALIBRATED: Prediction(
@@ -72,24 +70,26 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
     with torch.random.fork_rng(devices=[]):
         for _ in tracked(range(_REPLICATES[size]), progress):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            one = {
-                **_covariances(pixels, _DRAWS[size], generator),
-                **_trained(images, labels, size, generator),
-            }
-            for name, value in one.items():
+            learnt = trained(images, labels, size, generator)
+            learnt |= {new: learnt.pop(name) for name, new in _RUNNING.items()}
+            learnt |= {_INFLATED: learnt["variance"][0], _RECALIBRATED: learnt["variance, recalibrated"][0]}
+            for name, value in {**_covariances(pixels, _DRAWS[size], generator), **learnt}.items():
                 found.setdefault(name, []).append(value)
     estimates = {name: Estimate.of(found.pop(name)) for name in list(found) if np.ndim(found[name]) == 1}
     centred = {_TOP: "top, centred", _SECOND: "second, centred"}
     idealised = {name: estimates.pop(other) for name, other in centred.items()}
     still = estimates.pop("share of the mean image").value
-    accuracy = {name: vars(estimates.pop(name)) for name in ("accuracy", "accuracy, recalibrated")}
+    scores = {
+        score: dots((0, 1), [estimates.pop(score), estimates.pop(f"{score}, recalibrated")])
+        for score in ("accuracy", "loss")
+    }
     shown = {
         "factor": series(_WEIGHTS, found["factor"]),
         "spectrum": series(range(1, _SHOWN + 1), found["spectrum"]),
         "spectrum, centred": series(range(1, _SHOWN + 1), found["spectrum, centred"]),
         "variance": series((1, 2, 3), found["variance"]),
         "variance, recalibrated": series((1, 2, 3), found["variance, recalibrated"]),
-        "accuracy": accuracy,
+        **scores,
     }
     given = {"covariance": covariance.tolist(), "mean": mean.tolist(), "share of the mean image": still}
     return Measurement(estimates, given, shown, idealised)
@@ -101,24 +101,19 @@ def _mix(x: Tensor, weight: Tensor | float, generator: torch.Generator) -> Tenso
     return x + (other - x) * weight
 
 
-def _beta(count: int, generator: torch.Generator) -> Tensor:
-    """Draw mixing weights from Beta(1, 1), which is uniform."""
-    return torch.rand(count, generator=generator, dtype=torch.float64)
-
-
 def _covariances(pixels: Tensor, draws: int, generator: torch.Generator) -> dict[str, Any]:
     """Return ratios, mixed over clean, of the total variance and of the eigenvalues of second moments."""
     deviations = pixels - pixels.mean(0)
     total = deviations.square().sum(1).mean()
     factor = [float(_mix(deviations, w, generator).square().sum(1).mean() / total) for w in _WEIGHTS]
     repeated = [
-        _mix(deviations, _beta(len(pixels), generator).unsqueeze(1), generator).square().sum(1).mean() / total
+        _mix(deviations, beta(len(pixels), generator).unsqueeze(1), generator).square().sum(1).mean() / total
         for _ in range(draws)
     ]
     at_weight = [_mix(deviations, _WEIGHT, generator).square().sum(1).mean() / total for _ in range(draws)]
     ratios = {}
     for name, x in (("spectrum", pixels), ("spectrum, centred", deviations)):
-        mixed = torch.cat([_mix(x, _beta(len(x), generator).unsqueeze(1), generator) for _ in range(draws)])
+        mixed = torch.cat([_mix(x, beta(len(x), generator).unsqueeze(1), generator) for _ in range(draws)])
         ratios[name] = (_spectrum(mixed) / _spectrum(x))[:_SHOWN].tolist()
     (top, second), (top_centred, second_centred) = ratios["spectrum"][:2], ratios["spectrum, centred"][:2]
     return {
@@ -132,91 +127,6 @@ def _covariances(pixels: Tensor, draws: int, generator: torch.Generator) -> dict
 def _spectrum(x: Tensor) -> Tensor:
     """Return the eigenvalues of the Hessian of a least-squares loss, largest first."""
     return torch.linalg.eigvalsh(x.T @ x / len(x)).flip(0)
-
-
-def _trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generator) -> dict[str, Any]:
-    """Train on mixed digits, and return what the batch norms remember and do to clean ones."""
-    dense = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH),
-        nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 10),
-    )  # fmt: skip
-    convolutional = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), BatchNorm(16), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-        nn.Linear(256, 10),
-    )  # fmt: skip
-    train, held = slice(0, 1300), slice(1300, None)
-    found: dict[str, Any] = {}
-    for model in (dense, convolutional):
-        _fit(model, images[train], labels[train], size, generator)
-    features = convolutional[0](images[train]).detach().double().flatten(2)
-    found["share of the mean image"] = float(_share_of_mean_image(features).mean())
-    clean = Moments.of(features.permute(0, 2, 1).flatten(0, 1)).variance
-    weights = clean / clean.sum()  # of channels, so that the prediction's share of the mean image is the mean share
-    ratio = convolutional[1].get_buffer("running_var").double() / clean
-    found[_CONVOLUTIONAL] = float((ratio * weights).sum())
-    found["share of the mean image"] = float((_share_of_mean_image(features) * weights).sum())
-    before = _outputs(dense, images[train])
-    dense_clean = Moments.of(dense[1](images[train].flatten(1)).detach()).variance
-    found[_RUNNING] = float((dense[2].get_buffer("running_var").double() / dense_clean).mean())
-    found["variance"] = before
-    found["accuracy"] = _accuracy(dense, images[held], labels[held])
-    recalibrate(dense, [images[train]])
-    found["variance, recalibrated"] = _outputs(dense, images[train])
-    found["accuracy, recalibrated"] = _accuracy(dense, images[held], labels[held])
-    found[_INFLATED], found[_RECALIBRATED] = before[0], found["variance, recalibrated"][0]
-    return found
-
-
-def _fit(model: nn.Module, x: Tensor, y: Tensor, size: str, generator: torch.Generator) -> None:
-    """Train with Mixup, then let the running statistics settle on mixed digits with the weights at rest."""
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    targets = functional.one_hot(y, 10).double()
-    for epoch in range(_EPOCHS[size] + 1):
-        settling = epoch == _EPOCHS[size]
-        if settling:
-            for norm in (module for module in model.modules() if isinstance(module, BatchNorm)):
-                norm.reset_running_stats()
-                norm.momentum = None
-        for _ in range(_SETTLING[size] if settling else len(x) // _BATCH):
-            chosen = torch.randint(len(x), (_BATCH,), generator=generator)
-            other = torch.randint(len(x), (_BATCH,), generator=generator)
-            weight = _beta(_BATCH, generator).unsqueeze(1)
-            image_weight = weight.float().view(-1, 1, 1, 1)
-            mixed = x[chosen] + (x[other] - x[chosen]) * image_weight
-            with torch.set_grad_enabled(not settling):
-                loss = functional.cross_entropy(
-                    model(mixed).double(), targets[chosen] + (targets[other] - targets[chosen]) * weight
-                )
-            if not settling:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-
-
-def _share_of_mean_image(features: Tensor) -> Tensor:
-    """Return, by channel, the share of the pooled variance that the mean image has over its positions: it is not mixed."""
-    return features.mean(0).var(1, unbiased=False) / features.permute(1, 0, 2).flatten(1).var(1, unbiased=False)
-
-
-@torch.no_grad()
-def _outputs(model: nn.Sequential, x: Tensor) -> list[float]:
-    """Return the variance of each norm's standardised output in evaluation, over the clean batch."""
-    model.eval()
-    found = []
-    for layer in model:
-        if isinstance(layer, BatchNorm):
-            variance = Moments.of(x).variance / (layer.get_buffer("running_var").double() + layer.eps)
-            found.append(float(variance.mean()))
-        x = layer(x)
-    model.train()
-    return found
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    accuracy = float((model.eval()(x).argmax(1) == y).double().mean())
-    model.train()
-    return accuracy
 
 
 def figures(result: Measurement) -> dict[str, Figure]:
@@ -247,7 +157,19 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.curve(axes, [1, 3], [theory.eval_inflation(factor)] * 2, "theory of\nthe first", dashed=False)
     style.points(axes, shown["variance"], "trained with\nMixup")
     style.points(axes, shown["variance, recalibrated"], "recalibrated", color=style.GREEN)
+    made["loss"], axes = style.figure("What recalibration does to the loss", "", "loss on held-back clean digits, nats")
+    style.points(axes, shown["loss"])
+    style.categories(axes, ("trained with\nMixup", "recalibrated on\nclean digits"))
     return made
+
+
+def seen(result: Measurement) -> str:
+    """Say what recalibration did."""
+    accuracy, loss = ([told(result.series[score], place) for place in (0, 1)] for score in ("accuracy", "loss"))
+    return (
+        f"On held-back clean digits the dense network was right on {accuracy[0]} as trained and on {accuracy[1]} after "
+        f"recalibration; its loss was {loss[0]} and {loss[1]} nats."
+    )
 
 
 def sliders(result: Measurement) -> list[Slider]:
@@ -297,11 +219,14 @@ STUDY = Study(
         "in evaluation its outputs vary 1/f times too much, until it is recalibrated."
     ),
     advice=(
-        "After training with Mixup or CutMix recalibrate the running statistics on clean data before you evaluate or ship, "
-        "and centre the inputs if a smoother loss is what you want."
+        "After Mixup expect activations in evaluation to be wider than in training, and recalibrate on clean data only where "
+        "loss and accuracy on held-back clean data say so, for the width also offsets the low confidence that Mixup teaches; "
+        "centre the inputs if a smoother loss is what you want."
     ),
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
+    version=2,
 )

@@ -13,6 +13,7 @@ import numpy as np
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
+from normwise.studies.estimate import Estimate, series
 from normwise.studies.residual_nets import (
     BLOCKS,
     SIDE,
@@ -21,7 +22,7 @@ from normwise.studies.residual_nets import (
     digit_factors,
     random_factors,
 )
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import residual
 
 if TYPE_CHECKING:
@@ -218,10 +219,10 @@ def figures(result: Measurement) -> dict[str, Figure]:
         )
         for kind in ("post", "pre"):
             style.curve(axes, blocks, factors[kind], kind, color=colors[kind])
-            for when, shift in (("init", -0.15), ("trained", 0.15)):
-                drawn = _some(shown[f"{net}, {kind}, {when}"])
-                drawn["x"] = [x + shift for x in drawn["x"]]
-                style.points(axes, drawn, color=colors[kind], hollow=when == "trained")
+            for when, aside in (("init", -5.0), ("trained", 2.0)):
+                drawn = _some(shown[f"{net}, {kind}, {when}"], 2)
+                aside += 3.0 * (kind == "pre")
+                style.points(axes, drawn, color=colors[kind], hollow=when == "trained", aside=aside)
     return made
 
 
@@ -280,4 +281,5 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    version=2,
 )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from normwise.layers import AcrossChannelNorm, BatchNorm, MaskedBatchNorm, TimewiseBatchNorm
+from normwise.layers import BatchNorm, MaskedBatchNorm, TimewiseBatchNorm
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, series, tracked
-from normwise.studies.vowels import LONGEST, Recogniser, Utterances, vowels
+from normwise.studies.estimate import Estimate, dots, root_mean, series, told
+from normwise.studies.recogniser import LATE, NORMS, SPOKEN, WIDTH, Recogniser, drift_of, outputs, trained
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
+from normwise.studies.vowels import LONGEST, vowels
 from normwise.theory import sequence as theory
 from normwise.theory.mixture import MeanVariance
 
@@ -26,24 +27,15 @@ _UNEVEN = np.repeat(np.arange(5, _STEPS + 1), _SEQUENCES // 16)  # lengths of a 
 _EVEN = np.full(_SEQUENCES, _STEPS)
 _BATCHES = {"tiny": 4, "quick": 10, "full": 100}  # of sequences in each replicate
 _REPLICATES = 12
-_WIDTH, _LATE, _SPOKEN = 24, 20, 128  # of the LSTM; a step that half the utterances have not; utterances a batch
 _VOICES = 5  # utterances alive, below which a step is not drawn: it is one voice's
 _EPOCHS, _TRAINED = {"tiny": 1, "quick": 6, "full": 15}, {"tiny": 3, "quick": 5, "full": 10}
-NORMS: dict[str, Callable[[], nn.Module]] = {
-    "none": nn.Identity,
-    "pooled,\npadded": lambda: BatchNorm(_WIDTH),
-    "pooled,\nmasked": lambda: MaskedBatchNorm(_WIDTH),
-    "time-\nwise": lambda: TimewiseBatchNorm(_WIDTH, LONGEST),
-    "time-wise,\nborrowing": lambda: TimewiseBatchNorm(_WIDTH, LONGEST, min_count=16),
-    "layer\nnorm": lambda: AcrossChannelNorm(_WIDTH),
-}
 _EVEN_FIRST, _EVEN_LAST = (f"output mean at the {step} step, pooled, {_STEPS} steps each" for step in ("first", "last"))
 _FIRST, _LAST = (f"output mean at the {step} step, pooled, 5 to {_STEPS} steps" for step in ("first", "last"))
 _PADDED = f"output mean at the last step, pooled with the padding, 5 to {_STEPS} steps"
 _SPREAD = f"output variance within a step, pooled, 5 to {_STEPS} steps"
 _TIMEWISE = f"output mean at the last step, time-wise, 5 to {_STEPS} steps"
 _NOISE = "error of the last step's own mean, time-wise, in standard deviations"
-_REAL_FIRST, _REAL_LATE = (f"output mean at the {step} step, pooled, LSTM on speech" for step in ("1st", f"{_LATE}th"))
+_REAL_FIRST, _REAL_LATE = (f"output mean at the {step} step, pooled, LSTM on speech" for step in ("1st", f"{LATE}th"))
 
 
 def _made(drift: float = _DRIFT) -> MeanVariance:
@@ -88,10 +80,10 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
                 float(spoken[step]),
                 claim=float(line[step]),
                 rival=0.0,
-                finite_size=float(2 * abs(spoken[step]) / _SPOKEN),
-                reason=f"moments of {_SPOKEN} utterances in place of all, whose steps resemble each other",
+                finite_size=float(2 * abs(spoken[step]) / SPOKEN),
+                reason=f"moments of {SPOKEN} utterances in place of all, whose steps resemble each other",
             )
-            for name, step in ((_REAL_FIRST, 0), (_REAL_LATE, _LATE - 1))
+            for name, step in ((_REAL_FIRST, 0), (_REAL_LATE, LATE - 1))
         },
     }  # fmt: skip
 
@@ -108,33 +100,29 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         for _ in tracked(range(_REPLICATES), lambda share: progress(share / 3)):
             for name, value in _drifted(_BATCHES[size], generator).items():
                 found.setdefault(name, []).append(value)
-        model = _trained(Recogniser(MaskedBatchNorm(_WIDTH), _WIDTH), train, _EPOCHS[size], generator)
-        given, unit = _drift_of(model, train)
+        model = trained(Recogniser(MaskedBatchNorm(WIDTH), WIDTH), train, _EPOCHS[size], generator)
+        given, unit = drift_of(model, train)
         for _ in range(_REPLICATES):
-            for name, value in _spoke(model, train, unit, 2 * _BATCHES[size], generator).items():
+            for name, value in outputs(model, train, unit, 2 * _BATCHES[size], generator).items():
                 found.setdefault(name, []).append(value)
         for name, _ in tracked(work, lambda share: progress((1 + 2 * share) / 3)):
-            model = _trained(Recogniser(NORMS[name](), _WIDTH), train, _EPOCHS[size], generator).eval()
+            model = trained(Recogniser(NORMS[name](), WIDTH), train, _EPOCHS[size], generator).eval()
             accuracy[name].append(float((model(held).argmax(1) == held.labels).double().mean()))
     steps, spoken = range(1, _STEPS + 1), range(1, LONGEST + 1)
     quantities = {
         _EVEN_FIRST: ("even", 0), _EVEN_LAST: ("even", -1), _FIRST: ("masked", 0), _LAST: ("masked", -1),
         _PADDED: ("padded", -1), _TIMEWISE: ("time-wise", -1), _REAL_FIRST: ("spoken", 0),
-        _REAL_LATE: ("spoken", _LATE - 1),
+        _REAL_LATE: ("spoken", LATE - 1),
     }  # fmt: skip
     estimates = {name: Estimate.of(np.array(found[key])[:, step]) for name, (key, step) in quantities.items()}
     estimates[_SPREAD] = Estimate.of(found["spread"])
-    noise = [Estimate.jackknife(_root_mean, column) for column in np.array(found.pop("squares")).T]
+    noise = [Estimate.jackknife(root_mean, column) for column in np.array(found.pop("squares")).T]
     estimates[_NOISE] = noise[-1]
     shown: dict[str, Any] = {name: series(steps, found[name]) for name in ("even", "masked", "padded", "time-wise")}
-    shown["noise"] = {"x": [*steps], "y": [one.value for one in noise], "error": [one.error for one in noise]}
+    shown["noise"] = dots(steps, noise)
     shown |= {name: series(spoken[: len(found[name][0])], found[name]) for name in ("spoken", "spoken, time-wise")}
     shown["accuracy"] = {"names": list(NORMS), **series(range(len(NORMS)), np.array(list(accuracy.values())).T)}
     return Measurement(estimates, given, shown, {_FIRST: estimates[_EVEN_FIRST], _LAST: estimates[_EVEN_LAST]})
-
-
-def _root_mean(squares: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(squares)))
 
 
 def _drifted(batches: int, generator: torch.Generator) -> dict[str, Any]:
@@ -166,52 +154,6 @@ def _step_means(y: Tensor, lengths: Tensor) -> Tensor:
     return y.double().sum(0).mean(0) / counts.clamp_min(1)
 
 
-def _trained(model: Recogniser, train: Utterances, epochs: int, generator: torch.Generator) -> Recogniser:
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            for chosen in torch.randperm(len(train), generator=generator).split(16):
-                loss = functional.cross_entropy(model(train[chosen]), train.labels[chosen])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    return model
-
-
-def _drift_of(model: Recogniser, x: Utterances) -> tuple[dict[str, Any], int]:
-    """Return moments by step, over all utterances, of the LSTM's unit that drifts most from side to side, and which it is."""
-    features = model.features(x).double()
-    steps = int(x.lengths.max())
-    features, alive = features[:, :, :steps], torch.arange(steps) < x.lengths.view(-1, 1, 1)
-    counts = alive.sum(0).double().squeeze(0)
-    means = features.sum(0) / counts
-    variances = ((features - means).square() * alive).sum(0) / counts
-    early, late = (means[:, step] - means @ (counts / counts.sum()) for step in (0, _LATE - 1))
-    unit = int((-early * late / (variances @ (counts / counts.sum()))).argmax())
-    mean, variance = means[unit].numpy(), variances[unit].numpy()
-    return {
-        "step means": mean.tolist(),
-        "step variances": variance.tolist(),
-        "step counts": counts.tolist(),
-        "slope": float(np.polyfit(np.arange(steps), mean, 1)[0]),
-        "spread": float(np.average(variance, weights=counts)),
-    }, unit
-
-
-def _spoke(model: Recogniser, x: Utterances, unit: int, batches: int, generator: torch.Generator) -> dict[str, Any]:
-    """Return the unit's output mean at each step over many batches of utterances, pooled and time-wise."""
-    masked, timewise = MaskedBatchNorm(1, affine=False), TimewiseBatchNorm(1, LONGEST, affine=False)
-    sums, steps = torch.zeros(2, LONGEST, dtype=torch.float64), int(x.lengths.max())
-    counts = torch.zeros(LONGEST, dtype=torch.float64)
-    for _ in range(batches):
-        batch = x[torch.randint(len(x), (_SPOKEN,), generator=generator)]
-        features = model.features(batch)[:, unit : unit + 1]
-        sums += torch.stack([norm(features, batch.lengths).double().sum((0, 1)) for norm in (masked, timewise)])
-        counts += (batch.lengths.unsqueeze(1) > torch.arange(LONGEST)).sum(0)
-    pooled, own = (sums / counts.clamp_min(1))[:, :steps].tolist()
-    return {"spoken": pooled, "spoken, time-wise": own}
-
-
 def figures(result: Measurement) -> dict[str, Figure]:
     """Draw the bias along made sequences and in an LSTM, the price of removing it, and who recognises speakers."""
     shown, made, counts = result.series, {}, theory.alive(_UNEVEN)
@@ -234,7 +176,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     )
     style.curve(axes, step, theory.timewise_error(counts), "theory,\n1/√alive")
     style.curve(
-        axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "all alive", color=style.SOFT, dashed=True
+        axes, step, np.full(_STEPS, theory.timewise_error(_SEQUENCES)), "if all\nlasted", color=style.SOFT, dashed=True
     )
     style.points(axes, shown["noise"], "measured")
     axes.set_ylim(bottom=0)
@@ -266,6 +208,16 @@ def figures(result: Measurement) -> dict[str, Figure]:
 
 def _count_steps(axes: Any, steps: int) -> None:
     axes.set_xticks([1, *range(5, steps + 1, 5)])
+
+
+def seen(result: Measurement) -> str:
+    """Say who recognises speakers."""
+    accuracy = result.series["accuracy"]
+    names = [name.replace("-\n", "-").replace("\n", " ") for name in accuracy["names"]]
+    each = "; ".join(f"{name} {told(accuracy, place)}" for place, name in enumerate(names))
+    return (
+        f"The share of held-back utterances whose speaker is recognised, by the norm between two LSTM layers: {each}."
+    )
 
 
 def sliders(_: Measurement) -> list[Slider]:
@@ -321,4 +273,6 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
+    version=2,
 )

@@ -13,7 +13,8 @@ from torch.nn import functional
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
-from normwise.studies.study import Estimate, Heading, Measurement, Prediction, Progress, Study, tracked
+from normwise.studies.estimate import Estimate, dots, root_mean
+from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import small_batch as theory
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         left, spread = _running(draws, generator)
         history.append(left)
         noise.append(spread)
-    error = {key: Estimate.jackknife(_root_mean, one) for key, one in squares.items()}
+    error = {key: Estimate.jackknife(root_mean, one) for key, one in squares.items()}
     left = [Estimate.of([one[i] for one in history]) for i in range(len(_HISTORY))]
     estimates = {
         _V_SMALL: error["values", _SMALL],
@@ -98,19 +99,11 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         _V_PIXELS: error["pixels", _SMALL],
         _M_FEATURES: error["features", _SMALL],
         _LEFT: left[_HISTORY.index(_UPDATES)],
-        _NOISE: Estimate.jackknife(_root_mean, noise),
+        _NOISE: Estimate.jackknife(root_mean, noise),
     }
-    shown = {name: _row(_BATCHES, [error[name, m] for m in _BATCHES]) for name in ("values", "pixels", "features")}
-    shown |= {name: _row(_CORRELATIONS, [error[name, rho] for rho in _CORRELATIONS]) for name in ("mean", "variance")}
-    return Measurement(estimates, given, {**shown, "history": _row(_HISTORY, left)})
-
-
-def _root_mean(squares: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _row(x: Any, estimates: list[Estimate]) -> dict[str, list[float]]:
-    return {"x": list(x), "y": [one.value for one in estimates], "error": [one.error for one in estimates]}
+    shown = {name: dots(_BATCHES, [error[name, m] for m in _BATCHES]) for name in ("values", "pixels", "features")}
+    shown |= {name: dots(_CORRELATIONS, [error[name, rho] for rho in _CORRELATIONS]) for name in ("mean", "variance")}
+    return Measurement(estimates, given, {**shown, "history": dots(_HISTORY, left)})
 
 
 def _about(values: Tensor) -> Tensor:
@@ -182,9 +175,12 @@ def figures(result: Measurement) -> dict[str, Figure]:
     ):
         style.curve(axes, batches, theory.relative_error_of_variance(batches, kurtosis), color=color)
         style.points(axes, shown[name], label, color=color)
-    made["clusters"], axes = style.figure(f"{_CLUSTERS} clusters of {_POSITIONS} values", "correlation inside", error)
+    made["clusters"], axes = style.figure(
+        f"{_CLUSTERS} clusters of {_POSITIONS} values", "correlation inside a cluster", error
+    )
     worth = theory.effective_size_of_mean(count, _POSITIONS, rho)
-    style.curve(axes, rho, theory.relative_error_of_variance(worth), "variance,\nrival", color=style.SOFT, dashed=True)
+    sized = theory.relative_error_of_variance(worth)
+    style.curve(axes, rho, sized, "a variance,\nwere it sized\nas a mean", color=style.SOFT, dashed=True)
     style.curve(axes, rho, theory.relative_error_of_mean(worth), color=style.GREEN)
     clustered = theory.relative_error_of_clustered_variance(_CLUSTERS, _POSITIONS, rho)
     style.curve(axes, rho, clustered, color=style.PURPLE)
@@ -194,7 +190,12 @@ def figures(result: Measurement) -> dict[str, Figure]:
     values = batches * _POSITIONS
     worth = theory.effective_size_of_mean(values, _POSITIONS, result.given["feature correlation"])
     style.curve(
-        axes, batches, theory.relative_error_of_mean(values), "rival: all\nindependent", color=style.SOFT, dashed=True
+        axes,
+        batches,
+        theory.relative_error_of_mean(values),
+        "were positions\nindependent",
+        color=style.SOFT,
+        dashed=True,
     )
     style.curve(axes, batches, theory.relative_error_of_mean(worth), "theory")
     style.points(axes, shown["features"], "measured")
@@ -270,4 +271,5 @@ STUDY = Study(
     measure=measure,
     figures=figures,
     sliders=sliders,
+    version=2,
 )

@@ -7,24 +7,21 @@ A study is a file of this package that ends in `STUDY = Study(...)` and has thre
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from normwise.errors import NormwiseError, one_of
 from normwise.reporting.slider import Slider
+from normwise.studies.estimate import Estimate
 from normwise.studies.source import Heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = ("tiny", "quick", "full")  # seconds, to try things; CI, 20 to 40 s a study; the page, minutes
-ERRORS = 3.0  # standard errors within which a prediction agrees
 RESOLUTION = 5.0  # the error, and the finite-size term, fit this often between two theories that are told apart
 Progress = Callable[[float], None]  # told the share of a study that is done, 0 to 1
 Item = TypeVar("Item")
@@ -36,52 +33,6 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     IDEALISED = "holds only under idealisation"
     FAILS = "does not hold"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured value and its standard error."""
-
-    value: float
-    error: float
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a number."""
-        if not (math.isfinite(self.value) and math.isfinite(self.error)):
-            raise NormwiseError(
-                f"value and error must be finite, got {self.value} +- {self.error}; mend the measurement"
-            )
-
-    @staticmethod
-    def of(samples: Any) -> Estimate:
-        """Return the mean of independent replicates `(r,)`, r >= 3, with its standard error."""
-        values = _replicates(samples)
-        return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
-
-    @staticmethod
-    def jackknife(statistic: Callable[[np.ndarray], float], samples: Any) -> Estimate:
-        """Return a statistic of all replicates `(r, ...)` with its jackknife error, replicates left out one by one."""
-        values = _replicates(samples)
-        each = np.array([statistic(np.delete(values, i, axis=0)) for i in range(len(values))])
-        error = math.sqrt((len(values) - 1) / len(values) * float(((each - each.mean()) ** 2).sum()))
-        return Estimate(float(statistic(values)), error)
-
-
-def _replicates(samples: Any) -> np.ndarray:
-    values = np.asarray(samples, dtype=float)
-    if values.ndim == 0 or len(values) < 3:
-        raise NormwiseError(f"samples must hold at least 3 replicates, got shape {values.shape}; measure more")
-    return values
-
-
-def series(x: Sequence[float] | np.ndarray, samples: Any) -> dict[str, list[float]]:
-    """Return what a figure draws: `x`, the mean `y` and standard error of replicates `(r, len(x))`."""
-    means = [Estimate.of(column) for column in np.asarray(samples, dtype=float).T]
-    return {
-        "x": np.asarray(x, dtype=float).tolist(),
-        "y": [one.value for one in means],
-        "error": [one.error for one in means],
-    }
 
 
 @dataclass(frozen=True)
@@ -163,14 +114,17 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether theory agrees: within 3 standard errors and the stated finite-size term."""
+        """Whether theory agrees: within the tolerance of 3 standard errors and the stated finite-size term."""
         return _agree(self.prediction.theory, self.measured, self.prediction.finite_size)
 
     @property
     def resolved(self) -> bool:
-        """Whether error and finite-size term are both at most a fifth of the gap to the rival theory."""
+        """Whether error and finite-size term are both at most a fifth of the gap to the rival theory.
+
+        An error of few replicates counts as the known error that would have its tolerance.
+        """
         gap = abs(self.prediction.theory - self.prediction.other)
-        return RESOLUTION * max(self.measured.error, self.prediction.finite_size) <= gap
+        return RESOLUTION * max(self.measured.tolerance / 3, self.prediction.finite_size) <= gap
 
     @property
     def sound(self) -> bool:
@@ -196,7 +150,7 @@ class Comparison:
 
 
 def _agree(predicted: float, measured: Estimate, allowed: float) -> bool:
-    return abs(measured.value - predicted) <= ERRORS * measured.error + allowed
+    return abs(measured.value - predicted) <= measured.tolerance + allowed
 
 
 def compare(predictions: Mapping[str, Prediction], measurement: Measurement) -> list[Comparison]:
@@ -226,6 +180,7 @@ class Study:
             `MissingDataError` where it lacks optional data
         figures: from the measurement, pictures by name; drawn with `reporting.style`
         sliders: from the measurement, closed forms whose parameter is moved in the page
+        seen: from the measurement, in words, what no closed form predicts; its numbers are never written by hand
         order: of studies under the same heading
         version: raise it when `measure` changes, so that finished results are measured again
 
@@ -241,6 +196,7 @@ class Study:
     measure: Callable[[int, str, Progress], Measurement]
     figures: Callable[[Measurement], dict[str, Figure]]
     sliders: Callable[[Measurement], Sequence[Slider]] = lambda _: ()
+    seen: Callable[[Measurement], str] = lambda _: ""
     order: int = 0
     version: int = 1
 

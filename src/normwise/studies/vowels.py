@@ -1,4 +1,4 @@
-"""Spoken vowels: 640 utterances of nine speakers, 7 to 29 steps long, and a small recurrent network that tells who speaks."""
+"""Spoken vowels: 640 utterances of nine speakers, 7 to 29 steps long."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from normwise.errors import DataError
-from normwise.layers import BatchInfo
 from normwise.studies.data import packaged
 
 CHANNELS, SPEAKERS, LONGEST = 12, 9, 29
@@ -81,30 +80,3 @@ def _spoilt(path: Path, found: str) -> DataError:
         f"path must hold utterances of {CHANNELS} channels, at most {LONGEST} steps and a class of 1 to {SPEAKERS} "
         f"after '@data', got {found} in '{path}'; install the data's package anew"
     )
-
-
-class Recogniser(nn.Module):
-    """An LSTM, a norm over its outputs, a second LSTM, and a linear layer on its last valid step.
-
-    Reference: Laurent et al. 2016, "Batch normalized recurrent neural networks" (the norm between layers, not steps).
-    """
-
-    def __init__(self, norm: nn.Module, width: int) -> None:
-        """Take a norm of `(n, width, t)`, which finds the lengths in the active `BatchInfo`."""
-        super().__init__()
-        self.first = nn.LSTM(CHANNELS, width, batch_first=True)
-        self.norm = norm
-        self.second = nn.LSTM(width, width, batch_first=True)
-        self.classify = nn.Linear(width, SPEAKERS)
-
-    def features(self, x: Utterances) -> Tensor:
-        """Return what the norm is given, `(n, width, t)`, zeros after the end."""
-        alive = torch.arange(x.values.shape[2]) < x.lengths.unsqueeze(1)
-        return self.first(x.values.transpose(1, 2))[0].transpose(1, 2) * alive.unsqueeze(1)
-
-    def forward(self, x: Utterances) -> Tensor:
-        """Return logits `(n, speakers)`."""
-        with BatchInfo(lengths=x.lengths):
-            normalised = self.norm(self.features(x))
-        steps = self.second(normalised.transpose(1, 2))[0]
-        return self.classify(steps[torch.arange(len(x)), x.lengths - 1])
