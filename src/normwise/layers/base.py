@@ -14,7 +14,7 @@ from torch.nn import functional
 from normwise.core import running
 from normwise.core.grouping import Cells, Grouping, can_look, canonical
 from normwise.core.kernels.dispatch import prefers_native
-from normwise.core.moments import MIN_VALUES, Moments
+from normwise.core.moments import MIN_VALUES, Moments, accumulation_dtype
 from normwise.core.normalize import Activation, measure, normalize
 from normwise.core.passes import Coefficients
 from normwise.errors import ModelError, ShapeError
@@ -145,17 +145,31 @@ class RunningNorm(AffineNorm, ABC):
         if by_batch or update:
             self.check_enough_values(x)
         mean, variance, momentum = self.running_mean, self.running_var, 0.0
-        if by_batch and update:
+        own = by_batch and update and not self.follows_as_torch()
+        if own and mean is not None and variance is not None:
+            mean, variance, momentum = (
+                torch.zeros_like(mean),
+                torch.ones_like(variance),
+                1.0,
+            )  # to be those of the batch
+        elif by_batch and update:
             momentum = float(self.next_momentum())
         elif (by_batch or update) and mean is not None and variance is not None:
             mean, variance = mean.clone(), variance.clone()  # not to be changed, now or before the backward pass
         y = functional.batch_norm(x, mean, variance, self.weight, self.bias, by_batch, momentum, self.eps)
-        if update and by_batch:
+        if own and mean is not None and variance is not None:
+            count = x.new_full((1,), x.numel() / x.shape[1], dtype=accumulation_dtype(x.device))
+            self.update_statistics(Moments.from_variance(count, mean, variance * (count - 1) / count))
+        elif update and by_batch:
             self.count_batch()
         elif update:
             values = canonical(x)
             self.update_statistics(measure(values, Cells()).pool(0))
         return y
+
+    def follows_as_torch(self) -> bool:
+        """Return whether the running statistics follow a batch as those of `nn.BatchNorm` do."""
+        return True
 
     def summarise(self, batch: Moments) -> Moments:
         """Return what of the batch's groups the running statistics follow: each of them, or all together."""

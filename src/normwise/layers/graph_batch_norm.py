@@ -126,10 +126,13 @@ class NodeBatchNorm(RunningNorm):
     def forward(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x."""
         self.check_input(x)
-        usual = self.update is running.exponential or not self.uses_batch_statistics()
-        if usual and self.goes_native(x):
+        if self.goes_native(x):
             return self.with_torch(x)
         return self.normalise(x, Channelwise(), Standardise(self.eps), self.weight, self.bias)
+
+    def follows_as_torch(self) -> bool:
+        """Return whether the update is torch's."""
+        return self.update is running.exponential
 
     def evaluate(self, x: Float[Tensor, "n c *l"]) -> Float[Tensor, "n c *l"]:
         """Normalise x by the running statistics, whatever the mode, and change none."""
