@@ -214,6 +214,7 @@ CASES = (
     Case("graph", "BatchNorm", (16384, 128), nodes),
     Case("domain", "4 mixed", (64, 128, 14, 14), domains, (Target(0.85),)),
     Case("domain", "4 mixed, rows", (16384, 128), domains),
+    Case("domain", "4 mixed, small", (8, 32, 16, 16), domains),
     Case("conditional", "10 classes", (64, 128, 14, 14), conditions, (Target(0.85),)),
     Case("timewise", "128 steps", (64, 128, 128), steps, (Target(0.9),)),
     Case("ghost", "8 parts", (64, 128, 14, 14), parts, (Target(0.9),)),
