@@ -1,4 +1,4 @@
-"""The kernel contract in compiled loops: float32 and float64 on the CPU, one pass over memory each.
+"""The kernel contract in compiled loops: on the CPU, one pass over memory each, half types through float32.
 
 `cpu_walk` says how a tensor is walked as it lies, `compiled` does the arithmetic, `cpu_fused` a whole standardisation
 in one go. Above some ten thousand values the work
@@ -25,6 +25,7 @@ __all__ = [
     "Standardisation", "apply", "apply_backward", "follow", "fuses", "pull_back", "reduce", "reduce_backward",
     "standardise", "supports",
 ]  # fmt: skip
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _SUMS = {
     "planes": (planes.reduce_planes, planes.reduce_backward_planes),
     "rows": (rows.reduce_rows, rows.reduce_backward_rows),
@@ -34,19 +35,14 @@ _SUMS = {
 
 def supports(x: Tensor) -> bool:
     """Return whether this backend takes the tensor; a subclass may have no memory of its own."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and x.numel() > 0
-    )
+    return type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
 
 
 def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
     """Measure the moments of every cell; tables `(g, c)`, counts `(g, 1)`."""
     walk = walk_of(x, cells)
     values, mean, m2 = walk.view(x), walk.table(), walk.table()
-    team.share(_SUMS[walk.kind][0], "", walk.width, values, (values, *walk.by_group, mean, m2))
+    team.share(_SUMS[walk.kind][0], "", walk.width, values, (values, *walk.by_group, mean, m2), walk.least)
     return walk.moments(mean, m2)
 
 
@@ -83,7 +79,7 @@ def reduce_backward(
     middle, total, product = exact.astype(values.dtype), walk.table(), walk.table()
     gates = walk.gate(gate, values.dtype)
     arguments = (slopes, values, *walk.by_group, middle, *gates, total, product)
-    team.share(_SUMS[walk.kind][1], "", walk.width, values, arguments)
+    team.share(_SUMS[walk.kind][1], "", walk.width, values, arguments, walk.least)
     product += (middle - exact) * total  # the loop subtracted the mean in the dtype of the values
     return walk.collect(total), walk.collect(product)
 

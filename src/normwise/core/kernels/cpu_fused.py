@@ -12,7 +12,7 @@ from normwise.core.kernels.compiled import fused, planes, rows, team
 from normwise.core.kernels.compiled.tables import backward_of_affine
 from normwise.core.kernels.cpu_walk import Layout, Walk, walk_of
 
-_LEAST = 2  # columns or groups that a thread should have: these are shared, not what lies between them
+_GROUPS = 2  # of rows that a thread should have, where groups are shared
 _LOOPS = {
     "planes": (planes.reduce_planes, planes.apply_planes, planes.reduce_backward_planes, planes.apply_backward_planes),
     "rows": (rows.reduce_rows, rows.apply_rows, rows.reduce_backward_rows, rows.apply_backward_rows),
@@ -22,11 +22,12 @@ Affine = tuple[Float[Tensor, "... c"] | None, Float[Tensor, "... c"] | None, Flo
 
 
 def fuses(x: Float[Tensor, "n c l"], cells: Cells) -> bool:
-    """Return whether there are enough independent columns, or groups of rows, for all threads."""
+    """Return whether columns, or groups of rows, are enough for all threads: what lies between them is not shared."""
     walk = walk_of(x, cells)
     if walk.layout is Layout.WIDE and not cells.steps:
         return False  # a statistic is of several columns
-    return walk.width >= _LEAST * torch.get_num_threads() or _by_groups(walk)
+    threads = torch.get_num_threads()
+    return threads == 1 or walk.width >= walk.least * threads or _by_groups(walk)
 
 
 class Standardisation:
@@ -48,7 +49,8 @@ class Standardisation:
         self._statistics, self._scale, self._shift = (source.counts, mean, m2), scale, shift
         line = [np.empty(scale.shape, values.dtype) for _ in range(3)]
         passed = (*line, values if residual is None else walk.view(residual), residual is not None, rectify, out)
-        small = (*self._statistics, *map(walk.affine, self._affine), self._eps, scale, shift, *passed)
+        self._arrays = [walk.affine(table) for table in self._affine]
+        small = (*self._statistics, *self._arrays, self._eps, scale, shift, *passed)
         reduce, apply, _, _ = _LOOPS[source.kind]
         reduce = team.address(reduce, "", values, (values, *source.by_group, mean, m2))
         apply = team.address(apply, "", values, (values, 0, 0, *walk.in_place, *passed))
@@ -75,7 +77,7 @@ class Standardisation:
         gate = walk.gate(self.tables if rectified else None, values.dtype)
         sums, tilt, constant = (walk.table(), walk.table()), np.zeros(mean.shape), np.zeros(mean.shape)
         middle, *own = [np.empty(self._scale.shape, values.dtype) for _ in range(5)]
-        weight, _, share = affine = [walk.affine(table) for table in self._affine]
+        weight, _, share = self._arrays
         small = (
             *self._statistics,
             weight,
@@ -99,7 +101,7 @@ class Standardisation:
         else:
             given = (reduce, apply, len(values), slopes, values, walk.by_group, walk.in_place, *small)
             team.share(fused.backward_columns, walk.kind, walk.width, values, given)
-        found = [np.zeros(table.shape) for table in affine]
+        found = [np.zeros(table.shape) for table in self._arrays]
         backward_of_affine(*sums, *self._statistics, weight, share, self._eps, *found)
         gradients = [
             None if table is None else walk.collect_affine(sum_, table)
@@ -110,4 +112,4 @@ class Standardisation:
 
 def _by_groups(walk: Walk) -> bool:
     """Return whether to go group by group: there are several, and enough for all threads."""
-    return walk.kind == "rows" and walk.groups >= max(2, _LEAST * torch.get_num_threads())
+    return walk.kind == "rows" and walk.groups >= _GROUPS * torch.get_num_threads()

@@ -23,6 +23,8 @@ from normwise.core.moments import Moments
 Array = NDArray[Any]
 Gate = tuple[Tensor, Tensor]
 _LEAST = 16  # samples a cell, from which on few positions become columns
+HALF = (torch.float16, torch.bfloat16)
+_COLUMNS = 256  # of a row, a kilobyte or two: with less, most of the time goes to getting from row to row
 _FEW = 16  # positions that become columns of their own: too few for a loop
 _NONE: Array = np.zeros(0, np.int64)
 _NO_MASK: Array = np.zeros((1, 0), np.bool_)
@@ -67,15 +69,21 @@ class Walk:
         return channels * positions if self.layout is Layout.WIDE else channels
 
     @property
+    def least(self) -> int:
+        """Return how many columns are worth a thread: of rows, each thread has to go through all of them."""
+        return 1 if self.planes else _COLUMNS
+
+    @property
     def pieces(self) -> int:
         """Number of samples, or of rows: what is worked on in place is shared by them."""
         n, _, positions = self.shape
         return n * positions if self.layout is Layout.LAST else n
 
     def view(self, x: Tensor) -> Array:
-        """Return the values as the loops walk them; a copy only where the memory lies otherwise."""
+        """Return the values as the loops walk them; a copy only of half types, and where the memory lies otherwise."""
         n, _, positions = self.shape
         x = x.detach()
+        x = x.float() if x.dtype in HALF else x
         if positions == 1:
             return x.contiguous().view(n, self.width).numpy()
         if self.layout is Layout.LAST:
@@ -86,14 +94,16 @@ class Walk:
     def empty(self, x: Tensor) -> tuple[Tensor, Array]:
         """Return a tensor for a result, and the view of it that a loop fills."""
         n, channels, positions = self.shape
+        dtype = torch.float32 if x.dtype in HALF else x.dtype
         if self.layout is Layout.LAST and positions > 1:
-            result = x.new_empty(n, positions, channels).permute(0, 2, 1)
+            result = x.new_empty((n, positions, channels), dtype=dtype).permute(0, 2, 1)
         else:
-            result = x.new_empty(self.shape)
+            result = x.new_empty(self.shape, dtype=dtype)
         return result, self.view(result)
 
     def like(self, x: Tensor, result: Tensor) -> Tensor:
-        """Return the result in the memory format of x, if that is one of the two."""
+        """Return the result in the dtype of x, and in its memory format, if that is one of the two."""
+        result = result.to(x.dtype)
         return result.contiguous() if x.is_contiguous() else result
 
     def table(self) -> Array:

@@ -195,7 +195,8 @@ def prefers_native(x: Tensor, *, fused: bool = False) -> bool:
     choice = _choice.get()
     if choice != "auto":
         return choice == "native"
-    if x.device.type != "cpu" or x.numel() < _SMALL or current_backend(x) is reference:
+    whole = x.dtype in (torch.float32, torch.float64)
+    if x.device.type != "cpu" or not whole or x.numel() < _SMALL or current_backend(x) is reference:
         return True
     in_planes = x.is_contiguous() and x.numel() > x.shape[0] * x.shape[1]
     return not (fused or in_planes)

@@ -37,13 +37,15 @@ _WORD, _INT, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 _forked = False
 
 
-def share(function: Callable[..., None], kind: str, extent: int, values: Array, arguments: tuple[Any, ...]) -> None:
+def share(
+    function: Callable[..., None], kind: str, extent: int, values: Array, arguments: tuple[Any, ...], least: int = 1
+) -> None:
     """Call a compiled `function(low, high, *arguments)` on `[0, extent)`, in parts if there are many values.
 
-    arguments: arrays, plain numbers and tuples of them. kind: see `address`. Raises `MemoryError` if a part cannot get the
-    memory it needs.
+    arguments: arrays, plain numbers and tuples of them. kind: see `address`. least: the extent of a part that is worth a
+    thread. Raises `MemoryError` if a part cannot get the memory it needs.
     """
-    threads = min(torch.get_num_threads(), extent) if values.size >= SHARED else 1
+    threads = min(torch.get_num_threads(), max(1, extent // least)) if values.size >= SHARED else 1
     place, places = address(function, kind, values, arguments), _places()
     if threads <= 1:
         well = _call(place, 0, extent, arguments)
