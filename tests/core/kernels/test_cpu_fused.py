@@ -16,6 +16,7 @@ from normwise.core.kernels import cpu, use_backend
 from normwise.core.kernels.compiled import team
 from normwise.core.normalize import normalize
 from normwise.core.standardise import Standardise
+from normwise.errors import ShapeError
 
 AFFINES = ("none", "shared", "by group", "with a share")
 
@@ -121,3 +122,8 @@ def _codegen():
     from numba.core.registry import cpu_target
 
     return cpu_target.target_context.codegen()
+
+
+def test_an_affine_of_other_groups_is_refused():
+    with use_backend("cpu"), pytest.raises(ShapeError, match=r"affine tables must have 1 or 5 rows, .* got 3"):
+        normalize(torch.randn(40, 3, 8), cells_of("indexed prefix", (40, 3, 8)), Standardise(), torch.ones(3, 3))

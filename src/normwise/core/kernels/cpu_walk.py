@@ -19,6 +19,7 @@ from normwise.core.grouping import Cells
 from normwise.core.kernels.compiled import blocks
 from normwise.core.kernels.compiled.tables import centre
 from normwise.core.moments import Moments
+from normwise.errors import ShapeError
 
 Array = NDArray[Any]
 Gate = tuple[Tensor, Tensor]
@@ -146,6 +147,8 @@ class Walk:
         if table is None:
             return np.empty((0, self.width))
         values = table.detach().double().contiguous().view(-1, self.shape[1]).numpy()
+        if len(values) not in (1, self.cells.count):
+            raise ShapeError(f"affine tables must have 1 or {self.cells.count} rows, one a group, got {len(values)}")
         if self.layout is not Layout.WIDE:
             return values
         by_step = self.cells.steps and len(values) > 1

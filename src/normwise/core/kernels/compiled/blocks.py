@@ -3,13 +3,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from normwise.core.kernels.compiled.loop import loop
 
 BLOCK = 4096  # values summed in their own dtype before a merge
 ROWS = 256  # rows summed in their own dtype before a merge
 PIVOT = 8  # values that a first pivot is made of
+
+
+def pick(condition: Any, value: Any) -> Any:
+    """Return the value, or 0 where the condition does not hold: by its bits, for not every processor selects as fast."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(pick)
+def _pick(condition, value):
+    number, bits = (np.float32, np.uint32) if value is types.float32 else (np.float64, np.uint64)
+
+    def by_bits(condition, value):
+        return bits(number(value).view(bits) & bits(bits(0) - bits(condition))).view(number)
+
+    return by_bits
 
 
 @loop

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from normwise.core.kernels.compiled.blocks import BLOCK, finish, first_pivot, flush
+from normwise.core.kernels.compiled.blocks import BLOCK, finish, first_pivot, flush, pick
 from normwise.core.kernels.compiled.loop import loop
 
 
@@ -29,7 +29,7 @@ def _reduce_whole(low, high, x, order, start, end, mean, m2):
             i = order[place] if len(order) else place
             for p in range(0, end[i], BLOCK):
                 stop = min(end[i], p + BLOCK)
-                valid, span = stop - p, _span(stop, p, x.shape[2])
+                valid, span, limit = stop - p, _span(stop, p, x.shape[2]), np.int32(stop - p)
                 if before + count == 0:
                     for c in range(width):
                         pivot[c] = first_pivot(x[i, low + c, p:stop])
@@ -43,7 +43,7 @@ def _reduce_whole(low, high, x, order, start, end, mean, m2):
                             q += d * d
                     else:
                         for j in range(span):
-                            d = piece[j] - middle if j < valid else number(0)
+                            d = pick(np.int32(j) < limit, piece[j] - middle)
                             s += d
                             q += d * d
                     total[c] += s
@@ -80,7 +80,7 @@ def _reduce_masked(low, high, x, order, start, end, mask, mean, m2):
                     piece = x[i, low + c, p:stop]
                     middle, s, q = pivot[c], number(0), number(0)
                     for j in range(stop - p):
-                        d = piece[j] - middle if valid[j] else number(0)
+                        d = pick(valid[j], piece[j] - middle)
                         s += d
                         q += d * d
                     total[c] += s
@@ -105,7 +105,7 @@ def reduce_planes(low, high, x, order, start, end, mask, mean, m2):
 def apply_planes(low, high, x, first, last, index, end, mask, zero, slope, rest, residual, add, rectify, y):
     number, masked = x.dtype.type, mask.shape[1] > 0
     for i in range(low, high):
-        g, stop = index[i] if len(index) else 0, end[i]
+        g, stop, limit = index[i] if len(index) else 0, end[i], np.int32(end[i])
         for c in range(first, last):
             z, a, d = zero[g, c], slope[g, c], rest[g, c]
             values, out, after = x[i, c, :stop], y[i, c, :stop], y[i, c, stop:]
@@ -114,18 +114,18 @@ def apply_planes(low, high, x, first, last, index, end, mask, zero, slope, rest,
                 if rectify:
                     for j in range(stop):
                         v = (values[j] - z) * a + (d + added[j])
-                        out[j] = number(0) if v <= 0 else v
+                        out[j] = pick(not (v <= 0), v)
                 else:
                     for j in range(stop):
                         out[j] = (values[j] - z) * a + (d + added[j])
             elif rectify:
                 for j in range(stop):
                     v = (values[j] - z) * a + d
-                    out[j] = number(0) if v <= 0 else v
-            elif stop * 2 >= x.shape[2]:
+                    out[j] = pick(not (v <= 0), v)
+            elif stop < x.shape[2] <= 2 * stop:
                 values, out, after = x[i, c], y[i, c], after[:0]
                 for j in range(x.shape[2]):
-                    out[j] = (values[j] - z) * a + d if j < stop else number(0)
+                    out[j] = pick(np.int32(j) < limit, (values[j] - z) * a + d)
             else:
                 for j in range(stop):
                     out[j] = (values[j] - z) * a + d
@@ -146,14 +146,14 @@ def _reduce_backward_whole(low, high, dy, x, order, start, end, mean, gated, zer
             i = order[place] if len(order) else place
             for p in range(0, end[i], BLOCK):
                 stop = min(end[i], p + BLOCK)
-                valid, span = stop - p, _span(stop, p, x.shape[2])
+                valid, span, limit = stop - p, _span(stop, p, x.shape[2]), np.int32(stop - p)
                 for c in range(low, high):
                     values, slopes = x[i, c, p : p + span], dy[i, c, p : p + span]
                     middle, s, t = mean[g, c], number(0), number(0)
                     if gated:
                         z, a, d = zero[g, c], slope[g, c], rest[g, c]
                         for j in range(stop - p):
-                            kept[j] = number(0) if (values[j] - z) * a + d <= 0 else slopes[j]
+                            kept[j] = pick(not ((values[j] - z) * a + d <= 0), slopes[j])
                         for j in range(stop - p):
                             s += kept[j]
                             t += kept[j] * (values[j] - middle)
@@ -163,9 +163,9 @@ def _reduce_backward_whole(low, high, dy, x, order, start, end, mean, gated, zer
                             t += slopes[j] * (values[j] - middle)
                     else:
                         for j in range(span):
-                            w = slopes[j] if j < valid else number(0)
+                            w = pick(np.int32(j) < limit, slopes[j])
                             s += w
-                            t += w * (values[j] - middle if j < valid else number(0))
+                            t += w * pick(np.int32(j) < limit, values[j] - middle)
                     total[g, c] += s
                     product[g, c] += t
 
@@ -186,16 +186,16 @@ def _reduce_backward_masked(low, high, dy, x, order, start, end, mask, mean, gat
                     if gated:
                         z, a, d = zero[g, c], slope[g, c], rest[g, c]
                         for j in range(stop - p):
-                            kept[j] = number(0) if (values[j] - z) * a + d <= 0 else slopes[j]
+                            kept[j] = pick(not ((values[j] - z) * a + d <= 0), slopes[j])
                         for j in range(stop - p):
-                            w = kept[j] if valid[j] else number(0)
+                            w = pick(valid[j], kept[j])
                             s += w
-                            t += w * (values[j] - middle if valid[j] else number(0))
+                            t += w * pick(valid[j], values[j] - middle)
                     else:
                         for j in range(stop - p):
-                            w = slopes[j] if valid[j] else number(0)
+                            w = pick(valid[j], slopes[j])
                             s += w
-                            t += w * (values[j] - middle if valid[j] else number(0))
+                            t += w * pick(valid[j], values[j] - middle)
                     total[g, c] += s
                     product[g, c] += t
 
@@ -233,19 +233,19 @@ def apply_backward_planes(
 ):
     number, masked = x.dtype.type, mask.shape[1] > 0
     for i in range(low, high):
-        g, stop = index[i] if len(index) else 0, end[i]
+        g, stop, limit = index[i] if len(index) else 0, end[i], np.int32(end[i])
         for c in range(first, last):
             f, z, b, d = factor[g, c], zero[g, c], slope[g, c], rest[g, c]
             values, slopes, out, after = x[i, c, :stop], dy[i, c, :stop], dx[i, c, :stop], dx[i, c, stop:]
             if gated:
                 gz, ga, gd = gate_zero[g, c], gate_slope[g, c], gate_rest[g, c]
                 for j in range(stop):
-                    kept = number(0) if (values[j] - gz) * ga + gd <= 0 else slopes[j]
+                    kept = pick(not ((values[j] - gz) * ga + gd <= 0), slopes[j])
                     out[j] = kept * f + ((values[j] - z) * b + d)
-            elif stop * 2 >= x.shape[2]:
+            elif stop < x.shape[2] <= 2 * stop:
                 values, slopes, out, after = x[i, c], dy[i, c], dx[i, c], after[:0]
                 for j in range(x.shape[2]):
-                    out[j] = slopes[j] * f + ((values[j] - z) * b + d) if j < stop else number(0)
+                    out[j] = pick(np.int32(j) < limit, slopes[j] * f + ((values[j] - z) * b + d))
             else:
                 for j in range(stop):
                     out[j] = slopes[j] * f + ((values[j] - z) * b + d)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from normwise.core.kernels.compiled.blocks import PIVOT, ROWS, finish, flush, lean
+from normwise.core.kernels.compiled.blocks import PIVOT, ROWS, finish, flush, lean, pick
 from normwise.core.kernels.compiled.loop import loop
 
 COLUMNS = 1024  # columns worked on at a time, so that their sums stay in the fastest cache
@@ -99,12 +99,11 @@ def apply_rows(low, high, x, first, last, index, zero, slope, rest, residual, ad
                     out[j] = (values[j] - z[j]) * a[j] + d[j]
             if rectify:
                 for j in range(right - left):
-                    out[j] = x.dtype.type(0) if out[j] <= 0 else out[j]
+                    out[j] = pick(not (out[j] <= 0), out[j])
 
 
 @loop
 def reduce_backward_rows(low, high, dy, x, first, last, start, mean, gated, zero, slope, rest, total, product):
-    number = x.dtype.type
     for left in range(low, high, COLUMNS):
         right = min(high, left + COLUMNS)
         width = right - left
@@ -117,7 +116,7 @@ def reduce_backward_rows(low, high, dy, x, first, last, start, mean, gated, zero
                     if gated:
                         z, a, d = zero[g, left:right], slope[g, left:right], rest[g, left:right]
                         for j in range(width):
-                            kept[j] = number(0) if (values[j] - z[j]) * a[j] + d[j] <= 0 else slopes[j]
+                            kept[j] = pick(not ((values[j] - z[j]) * a[j] + d[j] <= 0), slopes[j])
                         for j in range(width):
                             s[j] += kept[j]
                             t[j] += kept[j] * (values[j] - middle[j])
@@ -133,7 +132,7 @@ def reduce_backward_rows(low, high, dy, x, first, last, start, mean, gated, zero
 
 @loop
 def reduce_backward_scattered(low, high, dy, x, start, index, mean, gated, zero, slope, rest, total, product):
-    number, groups = x.dtype.type, len(start) - 1
+    groups = len(start) - 1
     for left in range(low, high, COLUMNS):
         right = min(high, left + COLUMNS)
         width = right - left
@@ -148,7 +147,7 @@ def reduce_backward_scattered(low, high, dy, x, start, index, mean, gated, zero,
             if gated:
                 z, a, d = zero[g, left:right], slope[g, left:right], rest[g, left:right]
                 for j in range(width):
-                    kept[j] = number(0) if (values[j] - z[j]) * a[j] + d[j] <= 0 else slopes[j]
+                    kept[j] = pick(not ((values[j] - z[j]) * a[j] + d[j] <= 0), slopes[j])
                 for j in range(width):
                     s[j] += kept[j]
                     t[j] += kept[j] * (values[j] - middle[j])
@@ -177,7 +176,6 @@ def settle(s, t, total, product, g, left):
 def apply_backward_rows(
     low, high, dy, x, first, last, index, factor, zero, slope, rest, gated, gate_zero, gate_slope, gate_rest, dx
 ):
-    number = x.dtype.type
     for left in range(first, last, COLUMNS):
         right = min(last, left + COLUMNS)
         here = 0
@@ -196,7 +194,7 @@ def apply_backward_rows(
             if gated:
                 gz, ga, gd = gate_zero[g, left:right], gate_slope[g, left:right], gate_rest[g, left:right]
                 for j in range(right - left):
-                    kept = number(0) if (values[j] - gz[j]) * ga[j] + gd[j] <= 0 else slopes[j]
+                    kept = pick(not ((values[j] - gz[j]) * ga[j] + gd[j] <= 0), slopes[j])
                     out[j] = kept * f[j] + ((values[j] - z[j]) * b[j] + d[j])
             else:
                 for j in range(right - left):
