@@ -38,6 +38,24 @@ def _one_thread_and_a_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _machine_code_gets_what_it_was_compiled_for():
+    """A call by address checks no types: here each does."""
+    from normwise.core.kernels.compiled import team
+
+    address = team.address
+
+    def checked(function, kind, values, arguments):
+        place = address(function, kind, values, arguments)
+        signature = team.addresses[function, kind, values.dtype][1]
+        assert team.types_of(arguments) == signature, f"{function.__name__} of kind '{kind}' takes two sets of types"
+        return place
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(team, "address", checked)
+        yield
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A source of random numbers of the test's own."""

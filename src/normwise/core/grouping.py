@@ -84,7 +84,7 @@ class Indexed(Grouping):
         if self.num_groups is None and num_groups > len(x):  # wide gaps: no more rows than samples are needed
             known = cast("Tensor", torch.unique(index))  # pyright: ignore[reportUnknownMemberType]
             index, num_groups = torch.searchsorted(known, index), len(x)
-        return Cells(num_groups, index.to(device=x.device, dtype=torch.long))
+        return Cells(num_groups, index.to(device=x.device, dtype=torch.long, copy=True))  # whose values may be changed
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def valid_positions(
     if mask is None or mask.shape != (n, positions) or mask.is_floating_point():
         got = mask if mask is None else f"{mask.dtype} {tuple(mask.shape)}"
         raise ShapeError(f"mask must be ({n}, {positions}) of bool, True where valid, got {got}; call .bool() on it")
-    return mask.to(device=x.device, dtype=torch.bool)
+    return mask.to(device=x.device, dtype=torch.bool, copy=True)  # the caller may change its own
 
 
 def check_side(name: str, values: object, x: Tensor | None = None) -> None:

@@ -54,7 +54,7 @@ class Call:
     """What a pass is made of.
 
     moments: given, and constants; None where there are none, or where x is to be measured and gradients flow through
-    what is found. centre: what x is near, where there are no moments to tell.
+    what is found, which is kept here once a pass has run. centre: what x is near, where there are no moments to tell.
     """
 
     cells: Cells
@@ -66,8 +66,10 @@ class Call:
     def choose(self, x: Float[Tensor, "n c l"], parameters: Parameters) -> Pass:
         """Return the best way for this tensor."""
         backend = current_backend(x)
-        if self.measured and isinstance(self.coefficients, Standardise) and backend.fuses(x, self.cells):
-            return Fused(self, self.coefficients, cast("Fusing", backend), parameters)
+        form = self.coefficients
+        if self.measured and isinstance(form, Standardise) and backend.fuses(x, self.cells):
+            if not (form.pooled and self.cells.steps):
+                return Fused(self, form, cast("Fusing", backend), parameters)
         return Stepwise(self, backend, parameters)
 
 

@@ -41,9 +41,10 @@ class BatchNormAct(RunningNorm):
     Arguments: activation, a callable such as `torch.relu`, `nn.SiLU()` or one of your own; a module's parameters are
     this layer's. The others as `BatchNorm`.
 
-    ReLU costs no pass of its own and keeps nothing: the backward pass computes its gate again from x (with a residual
-    it keeps y instead, which the next layer usually keeps too). Other activations that are known to be elementwise and
-    without parameters (SiLU, GELU, ...) are computed again in the backward pass; any other is simply applied.
+    On the compiled loops ReLU costs no pass of its own and keeps nothing: the backward pass computes its gate again from
+    x (with a residual it keeps y instead, which the next layer usually keeps too). Other activations that are known to be
+    elementwise and without parameters (SiLU, GELU, ...) are computed again in the backward pass; any other is simply
+    applied.
 
     Buffers, modes and state dict: as `BatchNorm`. Gradients flow through batch statistics. A constant channel gives
     `activation(bias + residual)`.

@@ -30,7 +30,7 @@ class GraphBatchNorm(nn.Module):
     evaluation then inflates outputs, at :math:`\rho = .9` threefold. The running variance here also holds the variance
     between batches, `running.exact`, which is what is missing.
 
-    Shape: x `(nodes, c)` to the same; takes no batch, as PyG. Accumulation in float64.
+    Shape: x `(nodes, c)` to the same; takes no batch, as PyG. Accumulation in float64 (torch's operator: its own dtype).
 
     Arguments: in_channels c. eps, momentum, affine, track_running_stats as `BatchNorm`. allow_single_element: a batch
     of one node or none is normalised by the running statistics, and changes none, instead of an error; requires

@@ -70,6 +70,22 @@ def test_the_same_numbers_come_out(monkeypatch, kind, channels_last, affine):
     assert any(fused)
 
 
+@pytest.mark.parametrize("shape", [(40, 6, 30), (400, 6, 1)])
+def test_gradients_in_float32_far_from_zero_are_those_of_float64(shape):
+    """The loops subtract a mean that is rounded to the values' own dtype, and make up for it."""
+    exact = torch.randn(shape, dtype=torch.float64) * 2 + 1e4
+    index, results = torch.arange(shape[0]) * 5 // shape[0], []
+    for dtype in (torch.float32, torch.float64):
+        x = exact.float().to(dtype).requires_grad_()
+        weight = torch.ones(shape[1], dtype=dtype, requires_grad=True)
+        with use_backend("cpu"):
+            y, _ = normalize(x, Cells(5, index), Standardise(), weight)
+        dy = (torch.cos(torch.arange(y.numel(), dtype=torch.float64)) + 1).view_as(y).to(dtype)
+        results.append(torch.autograd.grad(y, (x, weight), dy))
+    for one, other in zip(*results, strict=True):
+        assert (one.double() - other).abs().max() < 2e-5 * other.abs().max()
+
+
 @pytest.mark.parametrize("groups", [1, 3, 40])
 def test_threads_change_nothing(monkeypatch, groups):
     monkeypatch.setattr(team, "SHARED", 1)

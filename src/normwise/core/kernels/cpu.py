@@ -1,23 +1,24 @@
 """The kernel contract in compiled loops: on the CPU, one pass over memory each, half types through float32.
 
 `cpu_walk` says how a tensor is walked as it lies, `compiled` does the arithmetic, `cpu_fused` a whole standardisation
-in one go. Above some ten thousand values the work
-is shared by `torch.get_num_threads()` threads: torch's own, or after a fork those of a pool made when first needed. The
-loops release the interpreter lock and start no threads of their own: safe under fork, spawn and concurrent Python
-threads.
+in one go. From 65,536 values on the work is shared by `torch.get_num_threads()` threads: torch's own, or after a fork
+those of a pool made when first needed. The loops release the interpreter lock and start no threads of their own: safe
+under fork, spawn and concurrent Python threads.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from normwise.core.grouping import Cells
 from normwise.core.kernels.compiled import planes, rows, team
+from normwise.core.kernels.compiled.loop import COMPILES
 from normwise.core.kernels.cpu_fused import Standardisation, fuses
 from normwise.core.kernels.cpu_tables import follow, pull_back, standardise
-from normwise.core.kernels.cpu_walk import walk_of
+from normwise.core.kernels.cpu_walk import check_alike, walk_of
 from normwise.core.moments import Moments
 
 Gate = tuple[Tensor, Tensor]
@@ -35,7 +36,13 @@ _SUMS = {
 
 def supports(x: Tensor) -> bool:
     """Return whether this backend takes the tensor; a subclass may have no memory of its own."""
-    return type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
+    return (
+        COMPILES
+        and type(x) in (Tensor, nn.Parameter)
+        and x.device.type == "cpu"
+        and x.dtype in _DTYPES
+        and x.numel() > 0
+    )
 
 
 def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
@@ -55,6 +62,7 @@ def apply(
     rectify: bool = False,
 ) -> Float[Tensor, "n c l"]:
     """Return `x * scale[g] + shift[g]`, plus the residual, rectified; 0 at masked positions."""
+    check_alike(x, residual)
     walk = walk_of(x, cells)
     values, (y, out) = walk.view(x), walk.empty(x)
     added = values if residual is None else walk.view(residual)
@@ -80,7 +88,8 @@ def reduce_backward(
     gates = walk.gate(gate, values.dtype)
     arguments = (slopes, values, *walk.by_group, middle, *gates, total, product)
     team.share(_SUMS[walk.kind][1], "", walk.width, values, arguments, walk.least)
-    product += (middle - exact) * total  # the loop subtracted the mean in the dtype of the values
+    with np.errstate(invalid="ignore", over="ignore"):
+        product += (middle - exact) * total  # the loop subtracted the mean in the dtype of the values
     return walk.collect(total), walk.collect(product)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from normwise.core.grouping import Cells
 from normwise.core.kernels.compiled import fused, planes, rows, team
 from normwise.core.kernels.compiled.tables import backward_of_affine
-from normwise.core.kernels.cpu_walk import Layout, Walk, walk_of
+from normwise.core.kernels.cpu_walk import Layout, Walk, check_alike, walk_of
 
 _GROUPS = 2  # of rows that a thread should have, where groups are shared
 _LOOPS = {
@@ -35,12 +35,13 @@ class Standardisation:
 
     def __init__(self, cells: Cells, affine: Affine, *, eps: float, pooled: bool = False) -> None:
         """Take weight, bias and share; pooled: by one statistic for all cells."""
-        self._cells, self._affine, self._eps, self._pooled = cells, affine, eps, pooled
+        self._cells, self._affine, self._eps, self._pooled = cells, affine, float(eps), pooled
 
     def forward(
         self, x: Float[Tensor, "n c l"], residual: Float[Tensor, "n c l"] | None, rectify: bool
     ) -> Float[Tensor, "n c l"]:
         """Measure x, standardise it, add the residual, rectify."""
+        check_alike(x, residual)
         walk = self._walk = walk_of(x, self._cells)
         source = walk_of(x, Cells(mask=self._cells.mask), walk.layout) if self._pooled else walk
         self._groupwise = not self._pooled and _by_groups(walk)

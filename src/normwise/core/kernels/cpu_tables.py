@@ -71,7 +71,11 @@ def follow(
     measured = arrays(Moments(*(table.reshape(-1, table.shape[-1]) for table in (batch.count, batch.mean, batch.m2))))
     old = [rows(table, channels) for table in (running_mean, running_var)]
     new = [torch.empty_like(table, dtype=torch.float64) for table in (running_mean, running_var)]
-    weight = torch.as_tensor(momentum, dtype=torch.float64).expand((*running_mean.shape[:-1], 1)).reshape(-1, 1)
+    weight = (
+        torch.as_tensor(momentum, dtype=torch.float64, device="cpu")
+        .expand((*running_mean.shape[:-1], 1))
+        .reshape(-1, 1)
+    )
     tables.follow(*measured, *old, weight.numpy(), exact, *(table.view(-1, channels).numpy() for table in new))
     return new[0].to(running_mean.dtype), new[1].to(running_var.dtype)
 

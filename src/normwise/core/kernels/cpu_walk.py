@@ -83,7 +83,7 @@ class Walk:
     def view(self, x: Tensor) -> Array:
         """Return the values as the loops walk them; a copy only of half types, and where the memory lies otherwise."""
         n, _, positions = self.shape
-        x = x.detach()
+        x = x.detach().resolve_neg()
         x = x.float() if x.dtype in HALF else x
         if positions == 1:
             return x.contiguous().view(n, self.width).numpy()
@@ -133,7 +133,7 @@ class Walk:
     def moments(self, mean: Array, m2: Array) -> Moments:
         """Return the loops' tables as moments of the cells."""
         if self.layout is not Layout.WIDE or self.cells.steps:
-            return Moments(self.count, self.collect(mean), self.collect(m2))
+            return Moments(self.count.clone(), self.collect(mean), self.collect(m2))
         views = (_tensor(table).view(self.groups, *self.shape[1:]).transpose(1, 2) for table in (mean, m2))
         return Moments(self.count.unsqueeze(1) / self.shape[2], *views).pool(1)
 
@@ -171,6 +171,14 @@ class Walk:
     def gate(self, gate: Gate | None, dtype: Any) -> tuple[Any, ...]:
         """Return whether there is a gate, and its line."""
         return (True, *self.line(*gate, dtype)) if gate else (False, *[_NO_TABLE.astype(dtype)] * 3)
+
+
+def check_alike(x: Tensor, residual: Tensor | None) -> None:
+    """Raise `ShapeError` for a residual that the loops cannot add to x: they look at neither shape nor dtype."""
+    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
+        raise ShapeError(
+            f"residual must be like x, {tuple(x.shape)} {x.dtype}, got {tuple(residual.shape)} {residual.dtype}"
+        )
 
 
 def walk_of(x: Tensor, cells: Cells, layout: Layout | None = None) -> Walk:
@@ -212,7 +220,7 @@ def _plan(layout: Layout, shape: tuple[int, int, int], cells: Cells) -> Walk:
     index, each = cells.sample, positions
     if layout is Layout.LAST:
         index, each = _index_of_rows(n, positions, cells), 1
-    groups_of = _NONE if index is None else index.numpy()
+    groups_of = _NONE if index is None else np.ascontiguousarray(index.numpy(), np.int64)
     order, start = _NONE, np.zeros(groups + 1, np.int64)
     if index is None:
         start[1:] = n * (positions if layout is Layout.LAST else 1)
@@ -232,19 +240,20 @@ def _plan(layout: Layout, shape: tuple[int, int, int], cells: Cells) -> Walk:
         by_group, in_place = (order, start, end, mask), (groups_of, end, mask)
     if cells.steps and not steps_in_rows:
         count = count.new_full((cells.count,), n)
-    return Walk(layout, cells, shape, groups, count.unsqueeze(1), kind, by_group, in_place, start)
+    own = Cells(cells.count, steps=cells.steps)  # not what is kept with the cells themselves
+    return Walk(layout, own, shape, groups, count.unsqueeze(1), kind, by_group, in_place, start)
 
 
 def _index_of_rows(n: int, positions: int, cells: Cells) -> Tensor | None:
     """Return the cell of each row of `(n * l, c)`, -1 where it is masked; None where all are in cell 0."""
     if cells.steps:
-        index = torch.arange(positions).repeat(n)
+        index = torch.arange(positions, device="cpu").repeat(n)
     elif cells.sample is not None:
         index = cells.sample.repeat_interleave(positions) if positions > 1 else cells.sample.contiguous()
     elif cells.mask is None:
         return None
     else:
-        index = torch.zeros(n * positions, dtype=torch.long)
+        index = torch.zeros(n * positions, dtype=torch.long, device="cpu")
     return index if cells.mask is None else torch.where(cells.mask.flatten(), index, -1)
 
 

@@ -24,7 +24,7 @@ Affine = tuple[Float[Tensor, "... c"] | None, Float[Tensor, "... c"] | None, Flo
 
 @runtime_checkable
 class Backend(Protocol):
-    """The kernel contract; see the package's docstring for the four equations."""
+    """The kernel contract; see the package's docstring for the equations."""
 
     def supports(self, x: Tensor) -> bool:
         """Return whether the backend takes this device, dtype and size."""
@@ -187,8 +187,8 @@ def prefers_native(x: Tensor, *, fused: bool = False) -> bool:
     """Return whether a plain batch normalization of this tensor should use torch's own operators.
 
     Torch's is the better one for small tensors and half precision, on the GPU, and for channels-last memory and rows,
-    which it reads in one pass; where more is fused into ours, it is for these too. `torch.compile` cannot see what a
-    block says: there the answer is yes.
+    which it reads in one pass. fused: ours does more in its pass, and is the better one for those two. `torch.compile`
+    cannot see what a block says: there the answer is yes.
     """
     if torch.compiler.is_compiling():
         return True

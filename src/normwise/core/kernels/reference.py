@@ -184,6 +184,7 @@ def pull_back(
     mean, kept = moments.mean, 1.0 if share is None else share.to(moments.mean.dtype)
     rest = (1 - kept) * mean
     r = (moments.variance + rest.square() + eps).rsqrt()
+    r = torch.where(moments.count > 0, r, r.new_zeros(()))  # of no values, and with an eps of 0, infinite
     scale = r if weight is None else r * weight
     through_scale = product + rest * total
     by_square = -0.5 * through_scale * scale * r.square()

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
 from numba.core.caching import FunctionCache
 
+COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 _DIGEST = hashlib.sha256(_SOURCES).hexdigest()
 
@@ -31,5 +33,7 @@ def loop(function: Callable[..., Any]) -> Any:
     Division by 0 gives infinity or NaN, as in torch; sums may be reordered, NaN and infinity are respected.
     """
     compiled: Any = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract", "arcp"})(function)
-    compiled._cache = _Cache(function)
+    if COMPILES:
+        with suppress(RuntimeError):  # nowhere to write to: it is compiled anew in every process
+            compiled._cache = _Cache(function)
     return compiled

@@ -132,7 +132,9 @@ def backward_of_affine(total, product, count, mean, m2, weight, share, eps, d_we
     weights, biases, shares = len(d_weight), len(d_bias), len(d_share)
     for g in range(len(total)):
         source = g if len(mean) > 1 else 0
-        n = max(count[source, 0], 1.0)
+        n = count[source, 0]
+        if n == 0:
+            continue
         for c in range(total.shape[1]):
             middle, s, w, sums = mean[source, c], 1.0, 1.0, total[g, c]
             if shares > 0:

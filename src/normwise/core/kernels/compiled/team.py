@@ -62,18 +62,24 @@ def share(
 def address(function: Any, kind: str, values: Array, arguments: tuple[Any, ...]) -> int:
     """Return where a function's machine code is, compiled or read from disk when first needed.
 
-    The types of its arguments follow from those of the values and, where it takes more than one set, from `kind`.
+    The types of its arguments must follow from those of the values and, where it takes more than one set, from `kind`:
+    machine code called with others reads what is not there. Tests check it at every call.
     """
     key = function, kind, values.dtype
-    if key not in _addresses:
-        signature = tuple(map(numba.typeof, (0, 0, *arguments)))
+    if key not in addresses:
+        signature = types_of(arguments)
         function.compile(signature)
         compiled = function.overloads[signature]
-        _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.mangled_name)
-    return _addresses[key]
+        addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.mangled_name), signature
+    return addresses[key][0]
 
 
-_addresses: dict[tuple[Any, ...], int] = {}
+def types_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the types that `function(low, high, *arguments)` is compiled for."""
+    return tuple(map(numba.typeof, (0, 0, *arguments)))
+
+
+addresses: dict[tuple[Any, ...], tuple[int, tuple[Any, ...]]] = {}
 
 
 def _after_fork() -> None:
