@@ -261,15 +261,18 @@ STUDY = Study(
     heading=Heading.RESIDUAL,
     title="How gradients grow through residual blocks",
     claim=(
-        "“The expected gradient norm [is] multiplied by a factor of 1.5 at each pre-activation block, leading to exponential "
-        "growth in a deep network, whereas the factor for a post-activation block is exactly 1.” And batch normalization "
-        "“directly addresses” vanishing and exploding gradients."
+        "“[…] a simplified model might show the expected gradient norm being multiplied by a factor of 1.5 at "
+        "each pre-activation block, leading to exponential growth in a deep network, whereas the factor for a "
+        "post-activation block is exactly 1. While these theoretical models rely on strong idealizations and may "
+        "not perfectly capture all dynamics of a real network, they powerfully illustrate that the interaction "
+        "[…] is intricate and consequential.” Of vanishing and exploding gradients: “Batch Normalization directly "
+        "addresses this by re-standardizing activations at each layer”."
     ),
     theory=(
         "BN divides by the variance centred over the batch, which ReLU's mean is no part of: a branch adds "
         "v = 1/2 - 1/(2π) = 0.3408, not 1/2. Then block l of a pre-activation net multiplies by 1 + (1/2) / (1 + v l), "
         "which falls: growth is only a power of depth, L^1.467. A post-activation block multiplies by 1.5 / (1 + v) = "
-        "1.1187: growth is exponential. The layouts cross at depth 32. Without the skip, BN makes gradients explode by "
+        "1.1187: growth is exponential. The layouts cross at depth 32 where the weights have gain 1, at 23 with He's 2. Without the skip, BN makes gradients explode by "
         "π / (π - 1) = 1.467 a layer. All this is at initialization, for independent inputs; digits deviate in the first "
         "blocks, and training moves every block."
     ),
