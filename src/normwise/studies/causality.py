@@ -56,7 +56,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
         _FUTURE: Prediction(pooled, rival=1 / values),
         _FUTURE_LATER: Prediction(0.0, rival=pooled),
         _FUTURE_TIMEWISE: Prediction(0.0, rival=pooled),
-        _FUTURE_LAYER: Prediction(0.0, claim=0.0, rival=pooled),
+        _FUTURE_LAYER: Prediction(0.0, claim=0.0, rival=pooled, identity=True),
         _OTHERS: Prediction(float(_gaussian(SEQUENCES)), rival=pooled),
         _GAIN: Prediction(leak, rival=0.0, finite_size=left / 2, reason=short),
         _GAIN_LAYER: Prediction(0.0, claim=0.0, rival=leak, finite_size=left / 20, reason=short),
@@ -203,13 +203,13 @@ def seen(result: Measurement) -> str:
     leak = (
         f"With batch norm it was lower under the batch's own statistics at {' and '.join(leaked)} sequences a batch."
         if leaked
-        else "With batch norm it was at no batch size measurably lower under the batch's own statistics, so no leak shows there."
+        else "With batch norm it was at no batch size measurably lower under the batch's own statistics: no leak shows on text."
     )
     return (
         f"After {shown['steps']} steps on text, {_TEXTS[0]} and {_TEXTS[-1]} sequences a batch, the loss in evaluation was "
         f"{read_by[0]} and {read_by[1]} nats with batch norm, {read_by[2]} and {read_by[3]} with layer norm. {leak} A vision "
-        f"transformer trained for as many steps on {_IMAGES[0]} and {_IMAGES[-1]} digits a batch was right on {saw_by[0]} and {saw_by[1]} of "
-        f"others with batch norm, {saw_by[2]} and {saw_by[3]} with layer norm. Steps are the same and data are not: a small batch "
+        f"transformer trained for as many steps on {_IMAGES[0]} and {_IMAGES[-1]} digits a batch was right on {saw_by[0]} and "
+        f"{saw_by[1]} of others with batch norm, {saw_by[2]} and {saw_by[3]} with layer norm. Steps are the same and data are not: a small batch "
         "has seen less of them, so these numbers do not tell what the batch size alone does."
     )
 

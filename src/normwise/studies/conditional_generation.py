@@ -59,7 +59,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     filters, once = (theory.filter_parameters(_CHANNELS, _CHANNELS, _KERNEL, k) for k in (_CLASSES, 1))
     width = theory.equal_parameter_width(_CHANNELS, _KERNEL, _CLASSES)
     return {
-        _FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], **_ROUNDING),
+        _FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], identity=True, **_ROUNDING),
         _SCALE: Prediction(scale, rival=scale_apart, **_ROUNDING),
         _MEAN: Prediction(_size(output), rival=_size(beta), **_ROUNDING),
         _SKEWED: Prediction(_size(moved - output), rival=0.0, **_ROUNDING),

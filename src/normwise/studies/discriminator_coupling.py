@@ -70,7 +70,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     exact = {"finite_size": _ROUNDING, "reason": "rounding of float64"}
     return {
         _SHIFT: Prediction(shift, rival=0.0, **exact),
-        _SEPARATE: Prediction(alone, claim=0.0, rival=shift),
+        _SEPARATE: Prediction(alone, claim=0.0, rival=shift, identity=True),
         _FRESH: Prediction(
             fresh, rival=by_mean, finite_size=10 * fresh / batch, reason="second order in one over the batch"
         ),
@@ -78,10 +78,18 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
         _THROUGH_ALONE: Prediction(through_alone, rival=through, **exact),
         _STEEPEST: Prediction(steepest, rival=1.0, **exact),
         _SPECTRAL: Prediction(
-            1.0, claim=1.0, rival=given["norm of raw weights"], finite_size=1e-3, reason="power iterations left out"
+            1.0,
+            claim=1.0,
+            rival=given["norm of raw weights"],
+            finite_size=1e-3,
+            reason="power iterations left out",
+            identity=True,
         ),
         _FADING: Prediction(float(np.mean(steeper)), rival=1.0, finite_size=0.05, reason="eps beside faded variances"),
-        **{name: Prediction(0.0, claim=0.0, rival=given["shift in a joint batch"]) for name in _UNCOUPLED.values()},
+        **{
+            name: Prediction(0.0, claim=0.0, rival=given["shift in a joint batch"], identity=True)
+            for name in _UNCOUPLED.values()
+        },
     }
 
 

@@ -97,9 +97,7 @@ def told(measured: Mapping[str, Sequence[float]], place: int = -1) -> str:
 def overlapping(measured: Mapping[str, Sequence[float]], *places: int) -> bool:
     """Say whether the 95% intervals of these dots of a figure, or of all, have a value in common."""
     chosen = places or range(len(measured["y"]))
-    lows, highs = (
-        [measured["y"][place] + sign * measured["interval"][place] for place in chosen] for sign in (-1, 1)
-    )
+    lows, highs = ([measured["y"][place] + sign * measured["interval"][place] for place in chosen] for sign in (-1, 1))
     return max(lows) <= min(highs)
 
 

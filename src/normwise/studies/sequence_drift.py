@@ -69,7 +69,8 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
         _PADDED: Prediction(float(_padded().mean[_STEPS - 1]), rival=float(uneven.mean[-1]), **values),
         _SPREAD: Prediction(float(uneven.variance[0]), rival=1.0, **values),
         _TIMEWISE: Prediction(
-            0.0, claim=0.0, rival=float(uneven.mean[-1]), finite_size=1e-5, reason="rounding in single precision"
+            0.0, claim=0.0, rival=float(uneven.mean[-1]), finite_size=1e-5, reason="rounding in single precision",
+            identity=True,
         ),
         _NOISE: Prediction(
             float(theory.timewise_error(counts[-1])), rival=float(theory.timewise_error(_SEQUENCES))
@@ -272,9 +273,8 @@ STUDY = Study(
     advice=(
         "Where the mean drifts along the sequence expect pooled statistics to leave a bias, two standard "
         "deviations and more at the last of 5 to 20 steps here, and padding that is counted to move it further. "
-        "Statistics of each step remove it, and pay with an error of 1/√n_t where n_t sequences last so long; a "
-        "norm of single tokens pays nothing of the kind. Let the bias decide, not accuracy: between the norms of "
-        "this recogniser it did not differ measurably."
+        "Statistics of each step remove it, and pay with an error of 1/√n_t where n_t sequences last so long. Let "
+        "the bias decide, not accuracy: between the norms of this recogniser it did not differ measurably."
     ),
     predict=predict,
     measure=measure,

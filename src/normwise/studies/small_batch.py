@@ -206,6 +206,17 @@ def figures(result: Measurement) -> dict[str, Figure]:
     return made
 
 
+def seen(result: Measurement) -> str:
+    """Say what positions of real features are worth."""
+    correlation, values = result.given["feature correlation"], _SMALL * _POSITIONS
+    worth = float(theory.effective_size_of_mean(values, _POSITIONS, correlation))
+    return (
+        f"Two positions of an image correlate by {correlation:.4f} in the mean of digits' convolutional features, so that "
+        f"{_SMALL} images of {_POSITIONS} positions are worth {worth:.0f} values for a mean, "
+        f"{'no fewer' if worth >= values else 'fewer'} than their {values}."
+    )
+
+
 def sliders(_: Measurement) -> list[Slider]:
     """Return what a running average remembers at any momentum, and errors at any correlation inside images."""
     images = np.arange(2, 65)
@@ -254,7 +265,10 @@ STUDY = Study(
     name="small-batch",
     heading=Heading.TRANSFER,
     title="How noisy the statistics of small batches are",
-    claim="“Updating the BN layers with small mini-batches yields noisy and unreliable statistics.”",
+    claim=(
+        "“If a pre-trained model is fine-tuned on a small target dataset, updating the BN layers with small "
+        "mini-batches yields noisy and unreliable statistics, which can destabilize training.”"
+    ),
     theory=(
         "A mean of m independent values errs by 1/√m standard deviations, a variance by √(2/(m - 1) + kappa/m) of itself, "
         "kappa the excess kurtosis. Of n values in clusters of L, correlated by rho inside, a mean is worth n/(1 + (L - 1) rho) "
@@ -264,12 +278,17 @@ STUDY = Study(
         "(2 - a)/a batches."
     ),
     advice=(
-        "Count images, not positions: with fewer than about 16 images a batch freeze the statistics or recalibrate them "
-        "exactly after training, and never read a running average before 30 updates at momentum 0.1."
+        "Count independent values: a mean of m of them errs by 1/√m standard deviations, so that 16 are needed "
+        "for a quarter of one, the error from which rule NW203 warns. Where positions of an image resemble each "
+        "other they are worth little more than the image; where they do not, as in the features here, they count "
+        "in full. With fewer than 16 independent values consider freezing the statistics or recalibrating them "
+        "exactly after training, and do not read a running average before 30 updates at momentum 0.1: after 29 it "
+        "still holds 5% of its initial value."
     ),
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )
