@@ -208,8 +208,9 @@ def seen(result: Measurement) -> str:
     return (
         f"After {shown['steps']} steps on text, {_TEXTS[0]} and {_TEXTS[-1]} sequences a batch, the loss in evaluation was "
         f"{read_by[0]} and {read_by[1]} nats with batch norm, {read_by[2]} and {read_by[3]} with layer norm. {leak} A vision "
-        f"transformer trained for as many steps on {_IMAGES[0]} and {_IMAGES[-1]} digits a batch was right on {saw_by[0]} and "
-        f"{saw_by[1]} of others with batch norm, {saw_by[2]} and {saw_by[3]} with layer norm. Steps are the same and data are not: a small batch "
+        f"transformer trained for as many steps on {_IMAGES[0]} and {_IMAGES[-1]} digits a batch was right on "
+        f"{saw_by[0]} and {saw_by[1]} of others with batch norm, {saw_by[2]} and {saw_by[3]} with layer norm. "
+        "Steps are the same and data are not: a small batch "
         "has seen less of them, so these numbers do not tell what the batch size alone does."
     )
 
