@@ -263,11 +263,10 @@ STUDY = Study(
         "nothing to leak."
     ),
     advice=(
-        "In anything autoregressive use layer norm: under pooled batch statistics outputs depend on what comes "
-        "later, at any distance. Measure the loss in evaluation, not under batch statistics, most of all where "
-        "few tokens share them. Where nothing is to be foretold, as in the vision transformer here, batch norm "
-        "did not do worse. Do not choose a norm by the figures over batch sizes alone: at a fixed number of steps "
-        "a small batch has also seen less data, and nothing was measured at equal data."
+        "In anything autoregressive use layer norm and measure the loss in evaluation, most of all where few "
+        "tokens share statistics; where nothing is to be foretold batch norm is no worse a choice, as in the "
+        "vision transformer here, and neither should be chosen by the figures over batch sizes alone, for at a "
+        "fixed number of steps small batches have seen less data and nothing was measured at equal data."
     ),
     order=1,
     predict=predict,

@@ -268,10 +268,10 @@ STUDY = Study(
         "by the energy distance in pixels, and judged by a classifier they never saw."
     ),
     advice=(
-        "Take conditional BN for what holds of it: it is a scale and a shift for each class, at 2 C K parameters "
-        "a layer where filters of their own cost K k² C². That it is crucial for quality and diversity was not "
-        "seen at this scale: hold it against labels beside the noise, which cost nearly nothing and whose "
-        "distances overlap with its own. Draw in evaluation, so that a batch's classes do not move each other."
+        "Take conditional BN for what holds of it, a scale and a shift for each class at 2 C K parameters a "
+        "layer, not as crucial for quality and diversity, which was not seen at this scale: hold it against "
+        "labels beside the noise, which cost nearly nothing and whose distances overlap with its own, and draw in "
+        "evaluation so that a batch's classes do not move each other."
     ),
     predict=predict,
     measure=measure,

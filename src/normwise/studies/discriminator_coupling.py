@@ -298,11 +298,10 @@ STUDY = Study(
         "at 1. What follows for training is not predicted but shown."
     ),
     advice=(
-        "Reckon with the coupling, which is real: under joint batch norm a real image's logit depends on the "
-        "fakes beside it, so take layer norm, spectral norm or separate batches where a logit must be the image's "
-        "own, and spectral norm where the slope must be bounded. Separate batches hide from a first layer what "
-        "tells all fakes from all reals, and its generators came less close. Do not expect joint batch norm to "
-        "make training unstable by itself: at this scale that was not seen."
+        "Where a real image's logit must not depend on the fakes beside it take layer norm, spectral norm (which "
+        "also bounds the slope) or separate batches, which hide from a first layer what tells all fakes from all "
+        "reals, and do not expect joint batch norm to make training unstable by itself, for at this scale that "
+        "was not seen."
     ),
     predict=predict,
     measure=measure,

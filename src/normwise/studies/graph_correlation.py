@@ -265,11 +265,10 @@ STUDY = Study(
     ),
     advice=(
         "Where a batch's samples resemble each other compare running_var with the variance over all batches "
-        "before you trust evaluation: an average of batch variances, such as torch's, lacks what lies between "
-        "batches, and GraphBatchNorm or recalibration with exact merging restores it. That is no matter of "
-        "accuracy: with the whole graph as one batch GraphBatchNorm was not better than no norm on Cora or "
-        "digits. There start without a norm or with GraphLayerNorm of single nodes, and try PairNorm on your own "
-        "graph first: it was good on digits and lost much on Cora."
+        "before you trust evaluation, and where it lacks what lies between batches use GraphBatchNorm or "
+        "recalibrate with exact merging, but not for accuracy: with a whole graph as one batch GraphBatchNorm was "
+        "not better than no norm on Cora or digits, single nodes' GraphLayerNorm did as well as none or better, "
+        "and PairNorm, good on digits, lost much on Cora."
     ),
     predict=predict,
     measure=measure,

@@ -221,10 +221,10 @@ STUDY = Study(
         "in evaluation its outputs vary 1/f times too much, until it is recalibrated."
     ),
     advice=(
-        "After Mixup expect activations in evaluation on clean data to be wider than in training, and recalibrate "
-        "on clean data only where loss and accuracy on held-back clean data say so: here the loss rose by it, and "
-        "accuracy did not change measurably. Centre the inputs if Mixup is to scale down the Hessian's largest "
-        "eigenvalue too."
+        "After Mixup expect activations in evaluation on clean data to be wider than in training, recalibrate on "
+        "clean data only where loss and accuracy on held-back clean data say so (here the loss rose by it, and "
+        "accuracy did not change measurably), and centre the inputs if Mixup is to scale down the Hessian's "
+        "largest eigenvalue too."
     ),
     predict=predict,
     measure=measure,

@@ -294,10 +294,10 @@ STUDY = Study(
         "training moves every block."
     ),
     advice=(
-        "At initialisation gradients grow less in pre-activation order from about 20 to 30 blocks on, by the gain "
-        "of the weights, and BN-ReLU layers without a skip make them explode. Do not carry that over to a trained "
-        "net: training made gradients of the convolutional net here grow far more than at initialisation, in "
-        "either order, so measure gradient norms block by block, and trust them over any law."
+        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer "
+        "pre-activation order for the gradients at initialisation, never stack BN-ReLU layers without a skip, and "
+        "in a trained net measure gradient norms block by block, for training made those of the convolutional net "
+        "here grow far beyond any law in either order."
     ),
     predict=predict,
     measure=measure,

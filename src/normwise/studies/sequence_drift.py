@@ -271,10 +271,10 @@ STUDY = Study(
         "early and late steps are shifted opposite ways."
     ),
     advice=(
-        "Where the mean drifts along the sequence expect pooled statistics to leave a bias, two standard "
-        "deviations and more at the last of 5 to 20 steps here, and padding that is counted to move it further. "
-        "Statistics of each step remove it, and pay with an error of 1/√n_t where n_t sequences last so long. Let "
-        "the bias decide, not accuracy: between the norms of this recogniser it did not differ measurably."
+        "Where the mean drifts along the sequence reckon with the bias that pooled statistics leave, two standard "
+        "deviations and more at the last of 5 to 20 steps and further with padding that is counted, against the "
+        "error of 1/√n_t of each step's own statistics, and do not decide by accuracy, which between the norms of "
+        "this recogniser did not differ measurably."
     ),
     predict=predict,
     measure=measure,

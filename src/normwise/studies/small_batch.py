@@ -13,7 +13,7 @@ from torch.nn import functional
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
-from normwise.studies.estimate import Estimate, dots, root_mean
+from normwise.studies.estimate import Estimate, dots, root_mean, told
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import small_batch as theory
 
@@ -213,7 +213,8 @@ def seen(result: Measurement) -> str:
     return (
         f"Two positions of an image correlate by {correlation:.4f} in the mean of digits' convolutional features, so that "
         f"{_SMALL} images of {_POSITIONS} positions are worth {worth:.0f} values for a mean, "
-        f"{'no fewer' if worth >= values else 'fewer'} than their {values}."
+        f"{'no fewer' if worth >= values else 'fewer'} than their {values}; that mean was seen to err by "
+        f"{told(result.series['features'], _BATCHES.index(_SMALL))} standard deviations."
     )
 
 
@@ -278,12 +279,11 @@ STUDY = Study(
         "(2 - a)/a batches."
     ),
     advice=(
-        "Count independent values: a mean of m of them errs by 1/√m standard deviations, so that 16 are needed "
-        "for a quarter of one, the error from which rule NW203 warns. Where positions of an image resemble each "
-        "other they are worth little more than the image; where they do not, as in the features here, they count "
-        "in full. With fewer than 16 independent values consider freezing the statistics or recalibrating them "
-        "exactly after training, and do not read a running average before 30 updates at momentum 0.1: after 29 it "
-        "still holds 5% of its initial value."
+        "Count independent values, which are images where an image's positions resemble each other and positions "
+        "where they do not, as in the features here; with fewer than 16, whose mean errs by more than a quarter "
+        "of a standard deviation and from which rule NW203 warns, consider freezing the statistics or "
+        "recalibrating them exactly after training, and do not read a running average before 30 updates at "
+        "momentum 0.1."
     ),
     predict=predict,
     measure=measure,
