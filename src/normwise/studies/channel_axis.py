@@ -266,8 +266,8 @@ STUDY = Study(
     ),
     advice=(
         "Keep per-channel statistics where channels differ in scale, for across channels one that is ten times as "
-        "large leaves its neighbours less than half of their variance, but expect no loss of accuracy from that "
-        "alone: a small network learnt digits with either axis, and no difference was measured."
+        "large leaves its neighbours less than half of their variance, but do not count on a gain in accuracy: a "
+        "small network learnt digits with either axis, and no difference was measured."
     ),
     predict=predict,
     measure=measure,

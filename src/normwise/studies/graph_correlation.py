@@ -267,8 +267,8 @@ STUDY = Study(
         "Where a batch's samples resemble each other compare running_var with the variance over all batches "
         "before you trust evaluation, and where it lacks what lies between batches use GraphBatchNorm or "
         "recalibrate with exact merging, but not for accuracy: with a whole graph as one batch GraphBatchNorm was "
-        "not better than no norm on Cora or digits, single nodes' GraphLayerNorm did as well as none or better, "
-        "and PairNorm, good on digits, lost much on Cora."
+        "not better than no norm on Cora or digits, single nodes' GraphLayerNorm did about as well as none, and "
+        "PairNorm, good on digits, lost much on Cora."
     ),
     predict=predict,
     measure=measure,
