@@ -61,6 +61,21 @@ def test_a_sound_study_gives_zero_and_joins_the_book(workshop: Workshop, coins: 
     assert all(f'<section id="{name}"' in page for name in ("coin", "wrong"))
 
 
+def test_an_interrupted_run_says_so_and_keeps_what_is_finished(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    late = {"order": 1, "before": interrupt}
+    monkeypatch.setattr(study, "all_studies", lambda: [coin(), coin("late", **late)])
+    arguments = ("study", "run", "--all", "--size", "tiny", "--output", "out")
+    result = workshop.run(*arguments)
+    assert result.code == 130
+    assert result.err == "interrupted; finished studies are kept: run the same command to go on\n"
+    assert (workshop.folder / "out/coin.json").exists()
+    late["before"] = lambda: None
+    assert workshop.run(*arguments).err.startswith("coin: finished before, kept\n")
+
+
 def test_on_a_terminal_there_is_a_bar(workshop: Workshop, coins: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     result = workshop.run("study", "run", "coin", "--size", "tiny", "--output", "out")

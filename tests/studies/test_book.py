@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from normwise.studies import study as registry
 from normwise.studies.book import studies_page, write_book
 from normwise.studies.estimate import told
 from normwise.studies.run import Missing, Result, read_folder, run_studies
-from normwise.studies.study import Heading
+from normwise.studies.study import Heading, Prediction
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [
@@ -196,3 +197,14 @@ def test_the_documentation_takes_page_and_pictures_from_a_folder(folder, tmp_pat
     assert shown == ["images/first-heads.png", "images/second-heads.png"]
     left = {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
     assert left == {*shown, "images/layers.png"}
+
+
+def test_identities_are_not_counted_among_what_holds(tmp_path):
+    exact = replace(coin(), predict=lambda given: {"heads": Prediction(0.5, 0.5, rival=0.8, identity=True)})
+    run_studies([exact], tmp_path, size="tiny")
+    text = studies_page(tmp_path, [exact], "images")
+    assert "**The verdict.** Identity: 1. Theory agrees with every measurement." in text
+    assert "| - | identity |" in text
+    page = write_book(tmp_path, [exact]).read_text(encoding="utf-8")
+    assert "identity: 1</span>" in page
+    assert "holds: 1" not in page

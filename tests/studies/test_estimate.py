@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normwise.errors import NormwiseError
-from normwise.studies.estimate import DOUBT, Estimate, root_mean, series, student, told
+from normwise.studies.estimate import DOUBT, Estimate, overlapping, root_mean, series, student, told
 
 
 def test_an_estimate_is_the_mean_and_its_standard_error():
@@ -89,3 +89,11 @@ def test_a_dot_is_told_to_two_digits_of_its_interval(y, interval, said):
 
 def test_the_root_of_the_mean_is_what_is_jackknifed():
     assert root_mean(np.array([1.0, 7.0])) == 2.0
+
+
+def test_intervals_overlap_where_they_have_a_value_in_common():
+    drawn = {"y": [1.0, 2.0, 4.0], "interval": [0.5, 0.5, 0.5]}
+    assert overlapping(drawn, 0, 1)
+    assert not overlapping(drawn, 1, 2)
+    assert not overlapping(drawn)
+    assert overlapping({"y": [1.0, 2.0, 4.0], "interval": [2.0, 0.5, 2.0]})

@@ -94,6 +94,13 @@ def test_without_a_claim_the_theory_is_judged():
     assert compared(2.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.FAILS
 
 
+def test_an_identity_is_one_only_while_the_measurement_says_so():
+    exact = Prediction(0.0, claim=0.0, rival=1.0, identity=True)
+    assert Comparison("q", exact, Estimate(0.0, 0.0)).identity
+    assert not Comparison("q", exact, Estimate(0.5, 0.0)).identity
+    assert not compared(0.0, 0.0, theory=0.0, claim=0.0, rival=1.0).identity
+
+
 def test_the_claim_has_a_finite_size_term_of_its_own_where_it_is_idealised():
     values = {"theory": 1.0, "claim": 100.0, "idealised": 95.0, "finite_size": 0.1}
     assert compared(1.0, 0.01, **values).verdict is Verdict.FAILS

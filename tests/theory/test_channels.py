@@ -103,3 +103,10 @@ def test_drawn_positions(rho, eps):
     centred = covariance.mean() + covariance - covariance.mean(0) - covariance.mean(1)[:, None]
     ratio_of_expectations = np.diag(centred) / (0.75 * variance + eps)  # the approximation the integral replaces
     assert_agrees((y - output.mean) ** 2, output.variance, rival=ratio_of_expectations)
+
+
+def test_channels_without_spread_are_refused():
+    with pytest.raises(ValueError, match="covariance must let channels differ at a position, or eps be positive"):
+        channels.across_channel_output(np.zeros((3, 3)))
+    still = channels.across_channel_output(np.zeros((3, 3)), eps=1.0)
+    assert np.allclose(still.variance, 0.0, atol=1e-12)

@@ -23,7 +23,8 @@ app = typer.Typer(
         "Hold the claims about batch normalization against theory and measurement. A prediction agrees within three "
         "standard errors (Student's factor for few replicates) and a stated finite-size term. A claim holds where it "
         "agrees with the measurement; it holds only under idealisation where it agrees with a measurement under its own "
-        "assumptions alone; else it does not hold. Where the claim gives no number, only theory is judged."
+        "assumptions alone; else it does not hold. Where the claim gives no number, only theory is judged; a number "
+        "that is exact by construction is an identity, and no evidence for the claim."
     ),
     no_args_is_help=True,
 )
@@ -53,7 +54,8 @@ def run(
     """Run one study or all, and write the book of what the folder holds.
 
     What is finished in the folder is kept, so an interrupted run goes on where it was. Exit code 0: theory agrees
-    with every measurement; 1: somewhere it does not, or the measurement is too rough to tell; 2: bad usage.
+    with every measurement; 1: somewhere it does not, or the measurement is too rough to tell; 2: bad usage; 130:
+    interrupted.
     A study that lacks optional data is left out, and the book says what to install; if none is left, that is an error.
     """
     from normwise.reporting import style
@@ -69,8 +71,12 @@ def run(
     chosen = known if name is None else [find_study(name)]
     with style.look():
         pass  # refuse before the work, not after it, where figures cannot be drawn
-    with _bar(len(chosen)) as progress:
-        outcomes = run_studies(chosen, output, size=size, seed=seed, progress=progress, tell=log)
+    try:
+        with _bar(len(chosen)) as progress:
+            outcomes = run_studies(chosen, output, size=size, seed=seed, progress=progress, tell=log)
+    except KeyboardInterrupt:
+        log("interrupted; finished studies are kept: run the same command to go on")
+        raise typer.Exit(130) from None
     missing = [outcome for outcome in outcomes if isinstance(outcome, Missing)]
     results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
     if not results:

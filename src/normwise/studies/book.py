@@ -21,6 +21,7 @@ from normwise.studies.study import Comparison, Study, Verdict
 
 PAGE = "book.html"
 _BEYOND = "beyond the claim"  # said of numbers that only theory predicts
+_IDENTITY = "identity"  # said of claimed numbers that are exact by construction
 _ALONE = {True: "theory agrees", False: "theory disagrees"}
 _LEVELS = {Verdict.HOLDS: "holds", Verdict.IDEALISED: "idealised", Verdict.FAILS: "fails"}
 
@@ -66,6 +67,7 @@ def _entry(
         "command": command(study.name, manifest),
         "missing": "",
         "verdicts": {},
+        "identities": 0,
         "beyond": 0,
     }
     if isinstance(shown, Missing):
@@ -81,6 +83,7 @@ def _entry(
         "seen": study.seen(shown.measurement),
         "reasons": sorted({one.prediction.reason for one in shown.comparisons if one.prediction.reason}),
         "verdicts": tally(shown),
+        "identities": identities(shown),
         "beyond": beyond(shown),
         "sound": shown.sound,
         "seconds": round(shown.seconds),
@@ -109,8 +112,13 @@ def command(name: str, manifest: Mapping[str, Any]) -> str:
 
 def tally(result: Result) -> dict[Verdict, int]:
     """Return how often each verdict on a claimed number was found, the best first; those nobody found are left out."""
-    found = [one.verdict for one in result.comparisons if one.prediction.claim is not None]
+    found = [one.verdict for one in result.comparisons if one.prediction.claim is not None and not one.identity]
     return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}
+
+
+def identities(result: Result) -> int:
+    """Return how many claimed numbers are exact by construction."""
+    return sum(one.identity for one in result.comparisons)
 
 
 def beyond(result: Result) -> int:
@@ -124,6 +132,8 @@ def _tags(entry: Mapping[str, Any]) -> Markup:
         return Markup('<span class="tag quiet">not run</span>')
     mark = Markup('<span class="tag {}">{}</span>')
     tags = [mark.format(_LEVELS[v], f"{v}: {count}") for v, count in entry["verdicts"].items()]
+    if entry["identities"]:
+        tags.append(mark.format("quiet", f"{_IDENTITY}: {entry['identities']}"))
     if entry["beyond"]:
         tags.append(mark.format("quiet", f"{_BEYOND}: {entry['beyond']}"))
     return Markup("").join(tags)
@@ -140,11 +150,17 @@ def row(comparison: Comparison) -> dict[str, Any]:
         "measured": _interval(measured, places),
         "idealised": "" if ideal is None else _interval(ideal, _places(ideal.error or 1.0)),
         "finite_size": f"{prediction.finite_size:.2g}" if prediction.finite_size else "-",
-        "verdict": str(comparison.verdict) if prediction.claim is not None else _ALONE[comparison.agrees],
-        "level": _LEVELS[comparison.verdict],
+        "verdict": _verdict(comparison),
+        "level": "quiet" if comparison.identity else _LEVELS[comparison.verdict],
         "sound": comparison.sound,
         "doubt": "disagrees" if not comparison.agrees else "too rough to tell",
     }
+
+
+def _verdict(comparison: Comparison) -> str:
+    if comparison.identity:
+        return _IDENTITY
+    return str(comparison.verdict) if comparison.prediction.claim is not None else _ALONE[comparison.agrees]
 
 
 def _places(error: float) -> int:
@@ -197,8 +213,8 @@ def _section(result: Result, images: str) -> list[str]:
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     if seen := study.seen(result.measurement):
         lines += ["", f"**Seen besides.** {seen}"]
-    claimed, more = tally(result), beyond(result)
-    told = [f"{verdict}: {count}" for verdict, count in claimed.items()] + [f"{_BEYOND}: {more}"] * bool(more)
+    counts = {**tally(result), _IDENTITY: identities(result), _BEYOND: beyond(result)}
+    told = [f"{verdict}: {count}" for verdict, count in counts.items() if count]
     sound = "Theory agrees with every measurement" if result.sound else "Theory does not explain every measurement"
     lines += ["", f"**The verdict.** {', '.join(told).capitalize()}. {sound}."]
     lines += ["", f"**What to do.** {study.advice}", "", "```sh", command(study.name, manifest), "```"]

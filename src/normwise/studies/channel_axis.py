@@ -45,10 +45,12 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     own = float(np.asarray(theory.per_channel_output(1.0).variance))
     return {
         _SPREAD: Prediction(theory.across_channel_variance(plain), rival=1.0),
-        _TEXTURE_BY: Prediction(own, claim=own, rival=float(loud[1]), finite_size=1e-4, reason="eps and rounding"),
+        _TEXTURE_BY: Prediction(
+            own, claim=own, rival=float(loud[1]), finite_size=1e-4, reason="eps and rounding", identity=True
+        ),
         _TEXTURE_ACROSS: Prediction(float(loud[1]), rival=own),
         _LOUD_ACROSS: Prediction(float(loud[0]), rival=own),
-        _BLIND: Prediction(0.0, claim=0.0, rival=1.0),
+        _BLIND: Prediction(0.0, claim=0.0, rival=1.0, identity=True),
         _SEES: Prediction(float(grown[0]), rival=own),
         _REAL: Prediction(
             1.0,
@@ -56,6 +58,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
             rival=given["loudest over quietest channel"],
             finite_size=0.01,
             reason="eps beside the variances",
+            identity=True,
         ),
     }
 
@@ -183,12 +186,13 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.points(axes, shown["by, texture"], "per\nchannel", color=style.GREEN)
     style.points(axes, shown["across, texture"], "across\nchannels", color=style.PURPLE)
     made["correlation"], axes = style.figure(
-        "Correlation eats the variance across channels", "correlation between channels", "variance at one position"
+        "Correlation eats the variance across channels",
+        "correlation between channels",
+        "variance of the input at one position",
     )
     spread = [theory.across_channel_variance(theory.uniform_covariance(np.ones(_CHANNELS), r)) for r in rho]
     style.curve(axes, rho, spread, "theory,\n1 - rho")
     style.points(axes, shown["spread"], "across\nchannels", color=style.PURPLE)
-    style.points(axes, shown["by, correlated"], "per\nchannel", color=style.GREEN)
     made["shared"], axes = style.figure(
         "And what they have in common is removed", "correlation between channels", "correlation after normalization"
     )
@@ -248,8 +252,11 @@ STUDY = Study(
     heading=Heading.CONVOLUTIONAL,
     title="Statistics by channel, or across channels",
     claim=(
-        "“Per-channel BN is robust to varying correlation structures between feature maps. In contrast, an across-channel "
-        "normalization would conflate the statistics of potentially distinct feature distributions.”"
+        "“[…] per-channel BN is robust to varying correlation structures between feature maps, effectively "
+        "treating each channel as a separate feature to be standardized. In contrast, an across-channel "
+        "normalization would conflate the statistics of potentially distinct feature distributions, which could "
+        "be detrimental if, for example, some channels represent low-variance texture features while others "
+        "represent high-variance object-part activations.”"
     ),
     theory=(
         "A channel normalised by its own statistics has mean 0 and variance 1 whatever the others do. Across C channels of "
@@ -258,8 +265,9 @@ STUDY = Study(
         "outputs of a position always sum to C. The exact expectation is an integral over Gaussian quadratic forms."
     ),
     advice=(
-        "Keep per-channel statistics where channels differ in scale and meaning; take across-channel ones (LayerNorm in "
-        "ConvNeXt) only where batches are too small, and then give the network a learned scale a channel before them."
+        "Keep per-channel statistics where channels differ in scale, for across channels one that is ten times as "
+        "large leaves its neighbours less than half of their variance, but do not count on a gain in accuracy: a "
+        "small network learnt digits with either axis, and no difference was measured."
     ),
     predict=predict,
     measure=measure,

@@ -16,7 +16,7 @@ from normwise.reporting.slider import Slider
 from normwise.studies import conditional_generators as nets
 from normwise.studies.data import digits
 from normwise.studies.digit_scores import TRAINED, DigitScores, diversity, frechet, train_scores
-from normwise.studies.estimate import Estimate, dots, told
+from normwise.studies.estimate import Estimate, dots, overlapping, told
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance
@@ -59,7 +59,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     filters, once = (theory.filter_parameters(_CHANNELS, _CHANNELS, _KERNEL, k) for k in (_CLASSES, 1))
     width = theory.equal_parameter_width(_CHANNELS, _KERNEL, _CLASSES)
     return {
-        _FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], **_ROUNDING),
+        _FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], identity=True, **_ROUNDING),
         _SCALE: Prediction(scale, rival=scale_apart, **_ROUNDING),
         _MEAN: Prediction(_size(output), rival=_size(beta), **_ROUNDING),
         _SKEWED: Prediction(_size(moved - output), rival=0.0, **_ROUNDING),
@@ -205,10 +205,20 @@ def seen(result: Measurement) -> str:
         for kind in nets.KINDS
     ]
     real = shown["real"]
+    pairs = {
+        name: {key: [shown[f"{kind}, {name}"][key][-1] for kind in nets.KINDS] for key in ("y", "interval")}
+        for name in ("distance", "diversity")
+    }
+    common = [name for name, pair in pairs.items() if overlapping(pair, 0, 1)]
+    alike = (
+        f"The intervals of conditional BN and of labels beside the noise overlap in {' and in '.join(common)}."
+        if common
+        else "The intervals of conditional BN and of labels beside the noise do not overlap."
+    )
     return (
         f"Of about {shown['conditional BN, distance']['x'][-1]:.0f} parameters each, the generators' Fréchet distance to digits "
         f"was: {', '.join(parts)}. Real digits held back: {real['distance']:.2f} ({real['accuracy']:.1%}, "
-        f"{real['diversity']:.2f})."
+        f"{real['diversity']:.2f}). {alike}"
     )
 
 
@@ -245,9 +255,10 @@ STUDY = Study(
     heading=Heading.ADVERSARIAL,
     title="Conditional batch norm in a generator",
     claim=(
-        "“The generator learns to produce class-specific scaling and shifting parameters, which act as a feature-wise linear "
-        "modulation on the shared, normalized activations. This parameter-efficient mechanism is crucial for generating "
-        "diverse, high-quality images for different classes.”"
+        "“The generator learns to produce class-specific scaling and shifting parameters, which act as a "
+        "feature-wise linear modulation on the shared, normalized activations. […] This parameter-efficient "
+        "mechanism is a powerful way to inject conditioning information and is crucial for generating diverse, "
+        "high-quality images for different classes”."
     ),
     theory=(
         "An identity: conditional BN multiplies a class's raw features by gamma_y/sigma and adds beta_y - gamma_y mu/sigma. "
@@ -257,8 +268,10 @@ STUDY = Study(
         "by the energy distance in pixels, and judged by a classifier they never saw."
     ),
     advice=(
-        "Take conditional BN where classes are many and share their parts, draw in evaluation so that a batch's classes do not "
-        "move each other, and hold it against labels beside the noise, which cost nearly nothing."
+        "Take conditional BN for what holds of it, a scale and a shift for each class at 2 C K parameters a "
+        "layer, not as crucial for quality and diversity, which was not seen at this scale: hold it against "
+        "labels beside the noise, which cost nearly nothing and whose distances overlap with its own, and draw in "
+        "evaluation so that a batch's classes do not move each other."
     ),
     predict=predict,
     measure=measure,

@@ -94,6 +94,13 @@ def told(measured: Mapping[str, Sequence[float]], place: int = -1) -> str:
     return f"{value:.{places}f} ± {half:.{places}f}"
 
 
+def overlapping(measured: Mapping[str, Sequence[float]], *places: int) -> bool:
+    """Say whether the 95% intervals of these dots of a figure, or of all, have a value in common."""
+    chosen = places or range(len(measured["y"]))
+    lows, highs = ([measured["y"][place] + sign * measured["interval"][place] for place in chosen] for sign in (-1, 1))
+    return max(lows) <= min(highs)
+
+
 def root_mean(squares: np.ndarray) -> float:
     """Return the square root of the mean: a statistic to jackknife, of replicates of mean squares."""
     return float(np.sqrt(np.mean(squares)))

@@ -207,9 +207,11 @@ STUDY = Study(
     heading=Heading.AUGMENTATION,
     title="Mixup shrinks the covariance, not the steepest direction",
     claim=(
-        "“The covariance matrix of the mixed-up data is (2 lambda² - 2 lambda + 1) Sigma. Since the Hessian of a simple "
-        "quadratic loss function is proportional to the data covariance, Mixup effectively scales down the eigenvalues "
-        "of the Hessian; BN layers automatically adapt to this change.”"
+        "“Specifically, the new covariance is (2 lambda² - 2 lambda + 1) Sigma. Since the Hessian of a simple "
+        "quadratic loss function is proportional to the data covariance, Mixup effectively scales down the "
+        "eigenvalues of the Hessian, which corresponds to smoothing the loss landscape. BN layers within the "
+        "network will automatically adapt to this change, computing sample statistics that reflect the lower "
+        "variance of the augmented data distribution.”"
     ),
     theory=(
         "The covariance does shrink by 2 lambda² - 2 lambda + 1, by (alpha + 1)/(2 alpha + 1) on average over Beta(alpha, alpha). "
@@ -219,9 +221,10 @@ STUDY = Study(
         "in evaluation its outputs vary 1/f times too much, until it is recalibrated."
     ),
     advice=(
-        "After Mixup expect activations in evaluation to be wider than in training, and recalibrate on clean data only where "
-        "loss and accuracy on held-back clean data say so, for the width also offsets the low confidence that Mixup teaches; "
-        "centre the inputs if a smoother loss is what you want."
+        "After Mixup expect activations in evaluation on clean data to be wider than in training, recalibrate on "
+        "clean data only where loss and accuracy on held-back clean data say so (here the loss rose by it, and "
+        "accuracy did not change measurably), and centre the inputs if Mixup is to scale down the Hessian's "
+        "largest eigenvalue too."
     ),
     predict=predict,
     measure=measure,

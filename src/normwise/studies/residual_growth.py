@@ -99,12 +99,12 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
         at(pre_growth, pre**_SHORT, blocks=_SHORT),
         at(post_factor, post),
         at(post_factor**_SHORT, post**_SHORT, blocks=_SHORT),
-        Prediction(crossing, given["depth"] + 1, None, off, _ALLOWED),
+        Prediction(crossing, None, given["depth"] + 1, off, _ALLOWED),
         at(pre_growth, pre**_SHORT, size=convolutional, blocks=_SHORT),
         at(post_factor, post, size=convolutional),
     )
     without = {
-        _NO_SKIP: at(residual.PLAIN_FACTOR, 1.0),
+        _NO_SKIP: at(residual.PLAIN_FACTOR, None, 1.0),
         _NO_BN: at(residual.unnormalised_factor(skip=True), None, 1.0),
         _NEITHER: at(residual.unnormalised_factor(skip=False), None, 1.0),
     }
@@ -231,6 +231,22 @@ def _some(drawn: Mapping[str, list[float]], every: int = 1, last: int | None = _
     return {part: values[every - 1 : last : every] for part, values in drawn.items()}
 
 
+def seen(result: Measurement) -> str:
+    """Say how much gradients grow through nets of digits, before and after training."""
+    parts = []
+    for net in _LEARNING:
+        growth = {
+            (kind, when): math.prod(result.series[f"{net}, {kind}, {when}"]["y"])
+            for kind in _IDEAL
+            for when in ("init", "trained")
+        }
+        parts.append(
+            f"{net} {growth['pre', 'init']:.3g} pre- and {growth['post', 'init']:.3g} post-activation at initialisation, "
+            f"{growth['pre', 'trained']:.3g} and {growth['post', 'trained']:.3g} once trained"
+        )
+    return f"The factors of {_SHORT} blocks on digits, means over nets, multiply to: {'; '.join(parts)}."
+
+
 def sliders(_: Measurement) -> list[Slider]:
     """Return growth over depth at any gain of the weights."""
     depths = np.arange(1, 65)
@@ -261,25 +277,32 @@ STUDY = Study(
     heading=Heading.RESIDUAL,
     title="How gradients grow through residual blocks",
     claim=(
-        "“The expected gradient norm [is] multiplied by a factor of 1.5 at each pre-activation block, leading to exponential "
-        "growth in a deep network, whereas the factor for a post-activation block is exactly 1.” And batch normalization "
-        "“directly addresses” vanishing and exploding gradients."
+        "“[…] a simplified model might show the expected gradient norm being multiplied by a factor of 1.5 at "
+        "each pre-activation block, leading to exponential growth in a deep network, whereas the factor for a "
+        "post-activation block is exactly 1. While these theoretical models rely on strong idealizations and may "
+        "not perfectly capture all dynamics of a real network, they powerfully illustrate that the interaction "
+        "[…] is intricate and consequential.” Of vanishing and exploding gradients: “Batch Normalization directly "
+        "addresses this by re-standardizing activations at each layer”."
     ),
     theory=(
-        "BN divides by the variance centred over the batch, which ReLU's mean is no part of: a branch adds "
-        "v = 1/2 - 1/(2π) = 0.3408, not 1/2. Then block l of a pre-activation net multiplies by 1 + (1/2) / (1 + v l), "
-        "which falls: growth is only a power of depth, L^1.467. A post-activation block multiplies by 1.5 / (1 + v) = "
-        "1.1187: growth is exponential. The layouts cross at depth 32. Without the skip, BN makes gradients explode by "
-        "π / (π - 1) = 1.467 a layer. All this is at initialization, for independent inputs; digits deviate in the first "
-        "blocks, and training moves every block."
+        "BN divides by the variance centred over the batch, which ReLU's mean is no part of: a branch adds v = "
+        "1/2 - 1/(2π) = 0.3408, not 1/2. Then block l of a pre-activation net multiplies by 1 + (1/2) / (1 + v "
+        "l), which falls: growth is only a power of depth, L^1.467. A post-activation block multiplies by 1.5 / "
+        "(1 + v) = 1.1187: growth is exponential. The layouts cross at depth 32 where the weights have gain 1, as "
+        "here, and at 23 with He's gain 2. Without the skip, BN makes gradients explode by π / (π - 1) = 1.467 a "
+        "layer. All this is at initialization, for independent inputs; digits deviate in the first blocks, and "
+        "training moves every block."
     ),
     advice=(
-        "Build nets deeper than about 30 blocks in pre-activation order, never stack BN-ReLU layers without a skip, and "
-        "once a net has trained trust the gradient norms you measure, block by block, over any law."
+        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer "
+        "pre-activation order for the gradients at initialisation, never stack BN-ReLU layers without a skip, and "
+        "in a trained net measure gradient norms block by block, for training made those of the convolutional net "
+        "here grow far beyond any law in either order."
     ),
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )

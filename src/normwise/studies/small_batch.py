@@ -13,7 +13,7 @@ from torch.nn import functional
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.data import digits
-from normwise.studies.estimate import Estimate, dots, root_mean
+from normwise.studies.estimate import Estimate, dots, root_mean, told
 from normwise.studies.study import Heading, Measurement, Prediction, Progress, Study, tracked
 from normwise.theory import small_batch as theory
 
@@ -206,6 +206,18 @@ def figures(result: Measurement) -> dict[str, Figure]:
     return made
 
 
+def seen(result: Measurement) -> str:
+    """Say what positions of real features are worth."""
+    correlation, values = result.given["feature correlation"], _SMALL * _POSITIONS
+    worth = float(theory.effective_size_of_mean(values, _POSITIONS, correlation))
+    return (
+        f"Two positions of an image correlate by {correlation:.4f} in the mean of digits' convolutional features, so that "
+        f"{_SMALL} images of {_POSITIONS} positions are worth {worth:.0f} values for a mean, "
+        f"{'no fewer' if worth >= values else 'fewer'} than their {values}; that mean was seen to err by "
+        f"{told(result.series['features'], _BATCHES.index(_SMALL))} standard deviations."
+    )
+
+
 def sliders(_: Measurement) -> list[Slider]:
     """Return what a running average remembers at any momentum, and errors at any correlation inside images."""
     images = np.arange(2, 65)
@@ -254,7 +266,10 @@ STUDY = Study(
     name="small-batch",
     heading=Heading.TRANSFER,
     title="How noisy the statistics of small batches are",
-    claim="“Updating the BN layers with small mini-batches yields noisy and unreliable statistics.”",
+    claim=(
+        "“If a pre-trained model is fine-tuned on a small target dataset, updating the BN layers with small "
+        "mini-batches yields noisy and unreliable statistics, which can destabilize training.”"
+    ),
     theory=(
         "A mean of m independent values errs by 1/√m standard deviations, a variance by √(2/(m - 1) + kappa/m) of itself, "
         "kappa the excess kurtosis. Of n values in clusters of L, correlated by rho inside, a mean is worth n/(1 + (L - 1) rho) "
@@ -264,12 +279,16 @@ STUDY = Study(
         "(2 - a)/a batches."
     ),
     advice=(
-        "Count images, not positions: with fewer than about 16 images a batch freeze the statistics or recalibrate them "
-        "exactly after training, and never read a running average before 30 updates at momentum 0.1."
+        "Count independent values, which are images where an image's positions resemble each other and positions "
+        "where they do not, as in the features here; with fewer than 16, whose mean errs by more than a quarter "
+        "of a standard deviation and from which rule NW203 warns, consider freezing the statistics or "
+        "recalibrating them exactly after training, and do not read a running average before 30 updates at "
+        "momentum 0.1."
     ),
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
+    seen=seen,
     version=2,
 )

@@ -46,6 +46,7 @@ class Prediction:
         finite_size: how far theory may be off at this width, batch or number of samples, in the quantity's unit
         reason: where the finite-size term comes from; required with one
         claim_finite_size: the same for the claim under its own assumptions; `finite_size` where None
+        identity: whether the claim is exact by construction, so that the measurement only checks the code
 
     """
 
@@ -55,6 +56,7 @@ class Prediction:
     finite_size: float = 0.0
     reason: str = ""
     claim_finite_size: float | None = None
+    identity: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a prediction that nothing could contradict, and an unexplained allowance."""
@@ -130,6 +132,11 @@ class Comparison:
     def sound(self) -> bool:
         """Whether theory agrees where it could have failed."""
         return self.agrees and self.resolved
+
+    @property
+    def identity(self) -> bool:
+        """Whether the claim is exact by construction and the measurement says so: no evidence for the claim."""
+        return self.prediction.identity and self.agrees
 
     @property
     def verdict(self) -> Verdict:

@@ -67,6 +67,8 @@ def across_channel_output(covariance: Array, mean: Array | None = None, eps: flo
     lose: one of scale 10 beside seven of scale 1 takes most of the output, and per-channel statistics would give 1
     to each. Idealised: Gaussian; positions are taken one by one, so their correlation does not matter.
 
+    Raises `ValueError` where nothing spreads across channels and eps is 0: such an output is 0/0.
+
     Reference: Magnus 1986, "The exact moments of a ratio of quadratic forms in normal variables".
 
     >>> alike = across_channel_output(uniform_covariance(np.ones(8), 0.9))
@@ -80,8 +82,14 @@ def across_channel_output(covariance: Array, mean: Array | None = None, eps: flo
     eigenvalues, basis = eigenvalues.clip(min=0.0), contrasts @ rotation
     shift = basis.T @ (np.zeros(count) if mean is None else mean)
 
+    scale = float(eigenvalues.max() + (shift**2).max() + eps)
+    if not scale > 0:
+        raise ValueError(
+            f"covariance must let channels differ at a position, or eps be positive, got no spread and eps {eps}"
+        )
+
     step = 0.25  # u from 80 below the largest scale to 80 beyond the smallest that float64 resolves, e^-37 of it
-    t = np.exp(np.arange(-80.0, 120.0, step))[:, None] / (eigenvalues.max() + (shift**2).max() + eps)
+    t = np.exp(np.arange(-80.0, 120.0, step))[:, None] / scale
     shrink = 1 / (1 + 2 * t * eigenvalues)
     log_mass = (0.5 * np.log(shrink) - t * shift**2 * shrink).sum(1, keepdims=True) - t * count * eps
     mass = np.exp(log_mass) * t * step

@@ -36,9 +36,9 @@ def smallest_correlation(count: Number) -> Number:
 
 
 def largest_overestimate(count: Number) -> Number:
-    """Return the most by which Bessel's variance exceeds sigma^2: `1 - smallest_correlation` = `m / (m - 1)`.
+    """Return the most by which Bessel's variance exceeds sigma^2, in expectation: `1 - smallest_correlation`, `m / (m - 1)`.
 
-    The population variance, which normalises in training, exceeds sigma^2 at no correlation at all.
+    The population variance, which normalises in training, exceeds sigma^2 in expectation at no correlation at all.
     """
     return count / (count - 1)
 
