@@ -14,24 +14,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from normwise.core.grouping import Cells
-from normwise.core.kernels.compiled import planes, rows, team
+from normwise.core.kernels.compiled import team
 from normwise.core.kernels.compiled.loop import COMPILES
-from normwise.core.kernels.cpu_fused import Standardisation, fuses
+from normwise.core.kernels.cpu_fused import LOOPS, Standardisation, fuses
 from normwise.core.kernels.cpu_tables import follow, pull_back, standardise
-from normwise.core.kernels.cpu_walk import check_alike, walk_of
+from normwise.core.kernels.cpu_walk import Gate, check_alike, walk_of
 from normwise.core.moments import Moments
 
-Gate = tuple[Tensor, Tensor]
 __all__ = [
     "Standardisation", "apply", "apply_backward", "follow", "fuses", "pull_back", "reduce", "reduce_backward",
     "standardise", "supports",
 ]  # fmt: skip
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_SUMS = {
-    "planes": (planes.reduce_planes, planes.reduce_backward_planes),
-    "rows": (rows.reduce_rows, rows.reduce_backward_rows),
-    "scattered": (rows.reduce_scattered, rows.reduce_backward_scattered),
-}
 
 
 def supports(x: Tensor) -> bool:
@@ -49,7 +43,7 @@ def reduce(x: Float[Tensor, "n c l"], cells: Cells) -> Moments:
     """Measure the moments of every cell; tables `(g, c)`, counts `(g, 1)`."""
     walk = walk_of(x, cells)
     values, mean, m2 = walk.view(x), walk.table(), walk.table()
-    team.share(_SUMS[walk.kind][0], "", walk.width, values, (values, *walk.by_group, mean, m2), walk.least)
+    team.share(LOOPS[walk.kind][0], "", walk.width, values, (values, *walk.by_group, mean, m2), walk.least)
     return walk.moments(mean, m2)
 
 
@@ -66,10 +60,9 @@ def apply(
     walk = walk_of(x, cells)
     values, (y, out) = walk.view(x), walk.empty(x)
     added = values if residual is None else walk.view(residual)
-    loop = planes.apply_planes if walk.planes else rows.apply_rows
     line = walk.line(scale, shift, values.dtype)
     arguments = (values, 0, walk.width, *walk.in_place, *line, added, residual is not None, rectify, out)
-    team.share(loop, "", walk.pieces, values, arguments)
+    team.share(LOOPS[walk.kind][1], "", walk.pieces, values, arguments)
     return walk.like(x, y)
 
 
@@ -87,7 +80,7 @@ def reduce_backward(
     middle, total, product = exact.astype(values.dtype), walk.table(), walk.table()
     gates = walk.gate(gate, values.dtype)
     arguments = (slopes, values, *walk.by_group, middle, *gates, total, product)
-    team.share(_SUMS[walk.kind][1], "", walk.width, values, arguments, walk.least)
+    team.share(LOOPS[walk.kind][2], "", walk.width, values, arguments, walk.least)
     with np.errstate(invalid="ignore", over="ignore"):
         product += (middle - exact) * total  # the loop subtracted the mean in the dtype of the values
     return walk.collect(total), walk.collect(product)
@@ -105,9 +98,8 @@ def apply_backward(
     """Return `dy * a[g] + x * b[g] + d[g]`, 0 at masked positions."""
     walk = walk_of(x, cells)
     values, slopes, (dx, out) = walk.view(x), walk.view(dy), walk.empty(x)
-    loop = planes.apply_backward_planes if walk.planes else rows.apply_backward_rows
     factor, line = walk.spread(a).astype(values.dtype), walk.line(b, d, values.dtype)
     gates = walk.gate(gate, values.dtype)
     arguments = (slopes, values, 0, walk.width, *walk.in_place, factor, *line, *gates, out)
-    team.share(loop, "", walk.pieces, values, arguments)
+    team.share(LOOPS[walk.kind][3], "", walk.pieces, values, arguments)
     return walk.like(x, dx)

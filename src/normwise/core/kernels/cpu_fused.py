@@ -13,7 +13,7 @@ from normwise.core.kernels.compiled.tables import backward_of_affine
 from normwise.core.kernels.cpu_walk import Layout, Walk, check_alike, walk_of
 
 _GROUPS = 2  # of rows that a thread should have, where groups are shared
-_LOOPS = {
+LOOPS = {
     "planes": (planes.reduce_planes, planes.apply_planes, planes.reduce_backward_planes, planes.apply_backward_planes),
     "rows": (rows.reduce_rows, rows.apply_rows, rows.reduce_backward_rows, rows.apply_backward_rows),
     "scattered": (rows.reduce_scattered, rows.apply_rows, rows.reduce_backward_scattered, rows.apply_backward_rows),
@@ -52,7 +52,7 @@ class Standardisation:
         passed = (*line, values if residual is None else walk.view(residual), residual is not None, rectify, out)
         self._arrays = [walk.affine(table) for table in self._affine]
         small = (*self._statistics, *self._arrays, self._eps, scale, shift, *passed)
-        reduce, apply, _, _ = _LOOPS[source.kind]
+        reduce, apply, _, _ = LOOPS[source.kind]
         reduce = team.address(reduce, "", values, (values, *source.by_group, mean, m2))
         apply = team.address(apply, "", values, (values, 0, 0, *walk.in_place, *passed))
         if self._groupwise:
@@ -93,7 +93,7 @@ class Standardisation:
             *own,
             out,
         )
-        _, _, reduce, apply = _LOOPS[walk.kind]
+        _, _, reduce, apply = LOOPS[walk.kind]
         reduce = team.address(reduce, "", values, (slopes, values, *walk.by_group, middle, *gate, *sums))
         apply = team.address(apply, "", values, (slopes, values, 0, 0, *walk.in_place, *own, *gate, out))
         if self._groupwise:

@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from normwise.core.grouping import Cells
 from normwise.core.kernels.compiled import blocks
 from normwise.core.kernels.compiled.tables import centre
+from normwise.core.kernels.compiled.team import Array
 from normwise.core.moments import Moments
 from normwise.errors import ShapeError
 
-Array = NDArray[Any]
 Gate = tuple[Tensor, Tensor]
 _LEAST = 16  # samples a cell, from which on few positions become columns
 HALF = (torch.float16, torch.bfloat16)
