@@ -262,6 +262,7 @@ STUDY = Study(
         "statistics tie the sequences of a batch T times as firmly. Where nothing is to be foretold, as in vision, there is "
         "nothing to leak."
     ),
+    outcome="To be said.",
     advice=(
         "In anything autoregressive use layer norm and measure the loss in evaluation, most of all where few "
         "tokens share statistics; where nothing is to be foretold batch norm remains a choice, which did not do "

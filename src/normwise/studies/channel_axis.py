@@ -264,6 +264,7 @@ STUDY = Study(
         "(outputs become correlated by -1/(C - 1)), and a channel of large scale takes what its neighbours lose: the squared "
         "outputs of a position always sum to C. The exact expectation is an integral over Gaussian quadratic forms."
     ),
+    outcome="To be said.",
     advice=(
         "Keep per-channel statistics where channels differ in scale, for across channels one that is ten times as "
         "large leaves its neighbours less than half of their variance, but do not count on a gain in accuracy: a "

@@ -297,6 +297,7 @@ STUDY = Study(
         "of a quarter of the contrast is judged by a function four times as steep, where spectral norm keeps every layer "
         "at 1. What follows for training is not predicted but shown."
     ),
+    outcome="To be said.",
     advice=(
         "Where a real image's logit must not depend on the fakes beside it take layer norm, spectral norm (which "
         "also bounds the slope) or separate batches, which hide from a first layer what tells all fakes from all "

@@ -263,6 +263,7 @@ STUDY = Study(
         "population variance BN normalises with never overestimates. Merging batches exactly, the variance between them "
         "included, recovers sigma²: rho is invisible inside a batch and visible across batches."
     ),
+    outcome="To be said.",
     advice=(
         "Where a batch's samples resemble each other compare running_var with the variance over all batches "
         "before you trust evaluation, and where it lacks what lies between batches use GraphBatchNorm or "

@@ -220,6 +220,7 @@ STUDY = Study(
         "pooled variance holds that of the mean image, which mixing leaves alone. BN 'adapts' in training only: on clean data "
         "in evaluation its outputs vary 1/f times too much, until it is recalibrated."
     ),
+    outcome="To be said.",
     advice=(
         "After Mixup expect activations in evaluation on clean data to be wider than in training, recalibrate on "
         "clean data only where loss and accuracy on held-back clean data say so (here the loss rose by it, and "

@@ -293,6 +293,7 @@ STUDY = Study(
         "layer. All this is at initialization, for independent inputs; digits deviate in the first blocks, and "
         "training moves every block."
     ),
+    outcome="To be said.",
     advice=(
         "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer "
         "pre-activation order for the gradients at initialisation, never stack BN-ReLU layers without a skip, and "

@@ -270,6 +270,7 @@ STUDY = Study(
         "moments predict an LSTM's units, whose drift is no line; of speech the source says no more than that "
         "early and late steps are shifted opposite ways."
     ),
+    outcome="To be said.",
     advice=(
         "Where the mean drifts along the sequence reckon with the bias that pooled statistics leave, two standard "
         "deviations and more at the last of 5 to 20 steps and further with padding that is counted, against the "

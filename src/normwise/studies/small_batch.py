@@ -278,6 +278,7 @@ STUDY = Study(
         "average of momentum a still holds (1 - a)^k of its initial value after k updates, and is never better than "
         "(2 - a)/a batches."
     ),
+    outcome="To be said.",
     advice=(
         "Count independent values, which are images where an image's positions resemble each other and positions "
         "where they do not, as in the features here; with fewer than 16, whose mean errs by more than a quarter "

@@ -1,7 +1,8 @@
 """A study: what the source claims, what theory predicts, what is measured, and the verdict that follows.
 
-A study is a file of this package that ends in `STUDY = Study(...)` and has three parts: `predict` (closed forms of
-`normwise.theory` only), `measure` (no theory) and `figures`. Nothing has to be registered anywhere.
+A study is a folder of this package whose `__init__.py` holds its words and ends in `STUDY = Study(...)`. It has three
+parts, a file each: `predict` (closed forms of `normwise.theory` only), `measure` (no theory) and `figures`. Nothing has
+to be registered anywhere.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Measurement:
         given: what theory takes as given: widths, batch sizes, correlations measured in data
         series: what the figures draw
         idealised: by quantity, the same quantity under the claim's own assumptions, where that can be arranged
+        missing: of each part that lacks its optional data, what to install; such a measurement is made again
 
     """
 
@@ -91,6 +93,7 @@ class Measurement:
     given: Mapping[str, Any] = field(default_factory=dict)
     series: Mapping[str, Any] = field(default_factory=dict)
     idealised: Mapping[str, Estimate] = field(default_factory=dict)
+    missing: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -102,7 +105,7 @@ class Measurement:
         estimates, idealised = (
             {name: Estimate(**one) for name, one in document[part].items()} for part in ("estimates", "idealised")
         )
-        return Measurement(estimates, document["given"], document["series"], idealised)
+        return Measurement(estimates, document["given"], document["series"], idealised, tuple(document.get("missing", ())))
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class Study:
         title: of its section in the book
         claim: what the source says, quoted or paraphrased
         theory: the sharper theory in words, with its formula
+        outcome: what became of the claim, in one sentence
         advice: what a practitioner should do, in one sentence
         predict: from what `measure` calls `given`, the prediction of every quantity; closed forms of `theory` only
         measure: from a seed, a size and a place to report progress, the measurement; raises `MissingExtraError` or
@@ -198,6 +202,7 @@ class Study:
     title: str
     claim: str
     theory: str
+    outcome: str
     advice: str
     predict: Callable[[Mapping[str, Any]], dict[str, Prediction]]
     measure: Callable[[int, str, Progress], Measurement]
