@@ -8,7 +8,7 @@ import torch
 from theory.agreement import assert_agrees
 from torch import nn
 
-from normwise.theory import adversarial, sequence
+from normwise.theory import adversarial, causality
 from normwise.theory.mixture import MeanVariance
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_a_small_step_of_one_fake_is_the_jacobian():
     moved = FAKE.copy()
     moved[2, 1] += step
     batch = np.concatenate([REAL, FAKE])[:, 1]
-    gradient = sequence.jacobian(batch, 0 * batch, 1e-5)[: len(REAL), len(REAL) + 2] * WEIGHT[1]
+    gradient = causality.jacobian(batch, 0 * batch, 1e-5)[: len(REAL), len(REAL) + 2] * WEIGHT[1]
     np.testing.assert_allclose(predicted(other=moved) / step, gradient, rtol=1e-4, atol=1e-7)
 
 

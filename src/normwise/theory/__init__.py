@@ -7,7 +7,8 @@ is pure and broadcasts; every docstring gives the derivation, the reference, and
 |---|---|---|
 | residual | residual networks, pre- and post-activation | growth of the gradient's squared norm with depth |
 | channels | convolutional networks | output of per-channel and across-channel statistics, at any correlation |
-| sequence | recurrent networks and Transformers | bias of pooled statistics under drift; how far the future reaches back |
+| sequence | recurrent networks | bias of pooled statistics under drift |
+| causality | autoregressive models, Transformers | how far the future reaches back, what it is worth; training against evaluation |
 | graph | graph networks, any correlated batch | batch, running and merged variance at correlation rho |
 | adversarial | discriminators; conditional generators | how far fakes move a real logit; class-wise scale and shift |
 | mixup | Mixup | covariance, Hessian spectrum, variance in evaluation |

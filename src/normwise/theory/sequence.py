@@ -1,18 +1,15 @@
-r"""Sequences: statistics pooled over time, or one set for each step; and what reaches back from the future.
+r"""Sequences: statistics pooled over time, or one set for each step.
 
 n sequences of at most T steps; step t has n_t values (sequences still alive), mean :math:`\mu_t`, variance
 :math:`s_t^2`. Pooled statistics are those of the mixture of the steps with weights n_t.
 
-Idealised in the functions of drift: enough sequences that sample moments are the true ones; the error that is left,
-of order :math:`1/\sqrt{n_t}`, is `timewise_error`. The Jacobian is exact.
+Idealised: enough sequences that sample moments are the true ones; the error that is left, of order
+:math:`1/\sqrt{n_t}`, is `timewise_error`.
 
-References: Cooijmans et al. 2017, "Recurrent batch normalization" (statistics of each step); Ba et al. 2016, "Layer
-normalization".
+Reference: Cooijmans et al. 2017, "Recurrent batch normalization" (statistics of each step).
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -65,75 +62,3 @@ def timewise_error(counts: Number) -> Number:
     It is the price of time-wise statistics: no bias, but late steps of uneven sequences have few values.
     """
     return counts**-0.5
-
-
-def jacobian(x: Array, groups: Array, eps: float = 0.0) -> Array:
-    r"""Return :math:`\partial y_i / \partial x_j`, `(n, n)`, of values normalised by their group's own statistics.
-
-    1. With N values in the group, :math:`\partial\mu/\partial x_j = 1/N` and
-       :math:`\partial\sigma^2/\partial x_j = 2 (x_j - \mu)/N`, where :math:`\sigma^2` includes eps.
-    2. :math:`\frac{\partial y_i}{\partial x_j} = \frac1\sigma \left(\delta_{ij} - \frac{1 + y_i y_j}{N}\right)` within
-       a group, and exactly 0 between groups.
-
-    `groups` says which values share statistics, and so settles causality: all values of a channel (pooled BN: every
-    step reaches every other, in both directions of time and across sequences), those of one step (time-wise: no step
-    reaches another), those of one token (layer norm: neither steps nor sequences do). In evaluation BN has no groups
-    at all. Exact, for any values.
-
-    >>> x, token = np.array([1.0, 2.0, 5.0, 3.0]), np.array([0, 0, 1, 1])
-    >>> print(jacobian(x, token)[0, 2], abs(jacobian(x, 0 * token)[0, 2]) > 0)
-    0.0 True
-    """
-    same = groups[:, None] == groups
-    size = same.sum(1)
-    centred = x - (same @ x) / size
-    scale = ((same @ centred**2) / size + eps) ** 0.5
-    y = centred / scale
-    return (np.eye(len(x)) - same * (1 + np.outer(y, y)) / size) / scale[:, None]
-
-
-def rms_influence(count: Number, fourth_moment: Number = 3.0, scale: Number = 1.0) -> Number:
-    r"""Return the root mean square of :math:`\partial y_i/\partial x_j` over all pairs i, j apart in a group of N.
-
-    1. By `jacobian` it is that of :math:`(1 + y_i y_j)/(N \sigma)`.
-    2. Over all N^2 pairs :math:`\sum (1 + y_i y_j)^2 = 2 N^2`, as sum y = 0 and sum y^2 = N; the N pairs i = j hold
-       :math:`\sum (1 + y_i^2)^2 = N (3 + k)`, k the mean of y^4.
-    3. Hence :math:`\frac{1}{N\sigma} \sqrt{\frac{2N - 3 - k}{N - 1}}`, about :math:`\sqrt2 / (N \sigma)`: with
-       N = n T values, one future input moves one output by order 1/(n T), at any distance in time.
-
-    Exact for every batch (eps aside), with the batch's own k and population standard deviation `scale`.
-    """
-    return ((2 * count - 3 - fourth_moment) / (count - 1)) ** 0.5 / (count * scale)
-
-
-def composition_leak(count: int) -> float:
-    r"""Return how many nats pooled statistics tell of the next token, where tokens are tosses of a fair coin.
-
-    1. The mean of a feature over a batch's N tokens says how many are heads: of the m = N - 1 others, K, binomial.
-    2. The next token of the sequence is one of those m, any of them alike: heads with probability K/m.
-    3. A model that reads the statistics has the loss :math:`E[h(K/m)]`, h the entropy of a toss, where nothing can be
-       told it is log 2. The difference is about :math:`1/(2m)`: of order 1/(n T), as the Jacobian.
-    4. Where all N are alike, with probability :math:`2^{1-N}`, their normalised values are 0 and tell nothing.
-
-    The most that a model of single tokens after batch norm can gain; exact.
-
-    >>> print(round(composition_leak(16), 4), round(1 / 30, 4))
-    0.0345 0.0333
-    """
-    others = count - 1
-    share = np.arange(1, others) / others  # h is 0 where all are alike
-    ways = np.array([math.comb(others, k) / 2**others for k in range(1, others)])
-    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
-    return math.log(2) * (1 - 2.0 ** (1 - count)) - float(ways @ entropy)
-
-
-def believed_repetition(count: Number) -> Number:
-    r"""Return the probability such a model gives to a repetition of the token where a batch is half heads, half tails.
-
-    N/2 - 1 of the N - 1 other tokens are like this one. In evaluation the running statistics always say "half", and so
-    the model has the gambler's fallacy: below 1/2, though tosses are independent.
-
-    >>> print(round(believed_repetition(16), 3))
-    0.467
-    """
-    return (count / 2 - 1) / (count - 1)

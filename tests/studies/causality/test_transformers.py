@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normwise.layers import AcrossChannelNorm, BatchNorm, TimewiseBatchNorm
-from normwise.studies.attention import SYMBOLS, VisionTransformer, language_model, text
+from normwise.studies.causality.transformers import SYMBOLS, VisionTransformer, language_model
 
 _LENGTH, _WIDTH = 8, 16
 
@@ -42,12 +42,3 @@ def test_patches_of_an_image_see_each_other():
     (gradient,) = torch.autograd.grad(states[0, 0, 0], images)  # of the first patch, by the pixels of the last
     assert gradient[0, :, -2:, -2:].abs().max() > 0
     assert not gradient[1].any()
-
-
-def test_text_is_long_and_its_commonest_symbols_come_first():
-    symbols = text()
-    counts = symbols.bincount(minlength=SYMBOLS)
-    assert len(symbols) > 100_000
-    assert len(counts) == SYMBOLS
-    assert (counts[:-1].diff() <= 0).all()
-    assert (counts > 0).all()

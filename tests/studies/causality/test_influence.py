@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from normwise.studies.influence import GROUPS, STEPS, norm_of, squared_influence
+from normwise.studies.causality.influence import (
+    GROUPS,
+    SEQUENCES,
+    STEPS,
+    norm_of,
+    one_batch,
+    squared_influence,
+    squared_shift,
+)
+from normwise.theory import causality as theory
 
 _COUNT = 3
 
@@ -35,3 +45,23 @@ def test_evaluation_ties_nothing():
 def test_a_pooled_output_moves_with_others_by_the_root_of_two_over_their_number():
     squares = torch.stack([squared_influence("pooled", norm_of("pooled"), 8)[:, 1:] for _ in range(4)])
     assert float(squares.mean().sqrt()) * 8 * STEPS == pytest.approx(2**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_layer_norm_gives_the_same_in_every_batch_and_mode(count):
+    assert squared_shift("layer norm", count) == 0
+    assert squared_shift("pooled", count) > 0
+
+
+def test_a_pooled_output_moves_less_in_a_large_batch():
+    small, large = (np.mean([squared_shift("pooled", count) for _ in range(8)]) for count in (1, 64))
+    assert small / large == pytest.approx(64, rel=0.2)
+
+
+def test_the_pooled_norms_derivatives_are_the_closed_form():
+    """Every derivative of every sequence's first output, to double precision."""
+    batch = one_batch()
+    x = np.array(batch["x"])
+    rows = theory.jacobian(x.ravel(), np.zeros(x.size), batch["eps"]).reshape(2 * x.shape)[:, 0]
+    np.testing.assert_allclose(batch["rows"], rows, atol=1e-14)
+    assert x.shape == (SEQUENCES, STEPS)

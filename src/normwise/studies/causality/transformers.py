@@ -1,10 +1,8 @@
-"""Small transformers in which the norm is chosen, what they read (text that comes with Python, digits), and how well."""
+"""Small transformers in which the norm is chosen: a model of text, and one that sees."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from pydoc_data.topics import topics
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +11,6 @@ from torch.nn import functional
 Norm = Callable[[int], nn.Module]
 SYMBOLS = 40
 _HEADS, _PATCH = 4, 2
-_WIDTH, CONTEXT = 32, 32
-_SEEN = 1300  # digits that are learnt from; the rest is held back
 
 
 class _Block(nn.Module):
@@ -77,53 +73,3 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(n, 10)`."""
         return self.classify(self.body(self.cut(images).flatten(2).transpose(1, 2)).mean(1))
-
-
-def text() -> Tensor:
-    """Return the language reference that comes with Python as symbols `(n,)`: its commonest characters, and all others."""
-    written = "\n".join(topics[name] for name in sorted(topics)).lower()
-    common = [character for character, _ in Counter(written).most_common(SYMBOLS - 1)]
-    number = {character: i for i, character in enumerate(common)}
-    return torch.tensor([number.get(character, SYMBOLS - 1) for character in written])
-
-
-def read(norm: Norm, written: Tensor, batch: int, steps: int) -> tuple[float, float]:
-    """Train on text; return the loss on later text with the statistics of batches of that size, and in evaluation."""
-    model, train = language_model(_WIDTH, CONTEXT, norm), len(written) * 9 // 10
-
-    def loss(part: Tensor, count: int) -> Tensor:
-        starts = torch.randint(len(part) - CONTEXT, (count, 1))
-        chosen = part[starts + torch.arange(CONTEXT + 1)]
-        return functional.cross_entropy(model(chosen[:, :-1]).flatten(0, 1), chosen[:, 1:].flatten())
-
-    _fit(model, steps, lambda: loss(written[:train], batch))
-    with torch.no_grad():
-        trained = average(lambda: loss(written[train:], batch), 128 // batch)
-        model.eval()
-        return trained, float(loss(written[train:], 256))
-
-
-def saw(norm: Norm, images: Tensor, labels: Tensor, batch: int, steps: int) -> float:
-    """Train a small vision transformer; return its accuracy on held-back digits."""
-    model = VisionTransformer(_WIDTH, norm)
-
-    def loss() -> Tensor:
-        chosen = torch.randint(_SEEN, (batch,))
-        return functional.cross_entropy(model(images[chosen]), labels[chosen])
-
-    _fit(model, steps, loss)
-    with torch.no_grad():
-        return float((model.eval()(images[_SEEN:]).argmax(1) == labels[_SEEN:]).double().mean())
-
-
-def _fit(model: nn.Module, steps: int, loss: Callable[[], Tensor]) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-
-
-def average(loss: Callable[[], Tensor], times: int) -> float:
-    """Return the mean of so many losses."""
-    return float(torch.stack([loss() for _ in range(times)]).mean())

@@ -1,0 +1,51 @@
+"""The future in pooled statistics: how far one input reaches back, what a model learns from it, and norms by batch size."""
+
+from __future__ import annotations
+
+from normwise.studies.causality.figures import figures, seen, sliders
+from normwise.studies.causality.measure import measure
+from normwise.studies.causality.predict import predict
+from normwise.studies.study import Heading, Study
+
+STUDY = Study(
+    name="causality",
+    heading=Heading.SEQUENCES,
+    title="What pooled statistics tell of the future",
+    claim=(
+        "“In autoregressive tasks like language modeling, where a model must predict the next token based only on "
+        "past tokens, the pooling of statistics across time in BN would violate causality by allowing information "
+        "from the future to leak into the representation of the past. LN, by normalizing each token's "
+        "representation independently, respects this causal structure. Furthermore, its immunity to batch size "
+        "makes it more stable for the diverse batch sizes often used in training large language models. While BN "
+        "has found some use in non-autoregressive, large-batch Transformer applications (e.g., in vision), LN's "
+        "properties make it a more natural and robust fit”."
+    ),
+    theory=(
+        "An output's derivative by any other input among the N = nT values of a channel is -(1 + y_i y_j)/(N sigma): in root "
+        "mean square √2/N, whether the input lies before or after, near or far. What a model can make of it is finite too: "
+        "a batch's mean tells how many tokens of each kind are left, worth about 1/(2N) nats on tosses of a fair coin, of "
+        "which nothing can be known. In evaluation that knowledge is gone and the habit stays: such a model believes that a "
+        "repetition is rarer than it is, which costs about 1/(2N²) nats, and every output is √(3/2N) away from where its "
+        "batch had put it. Layer norm, time-wise statistics and evaluation give exactly 0 of the future; but time-wise "
+        "statistics tie the sequences of a batch T times as firmly. Where nothing is to be foretold, as in vision, there is "
+        "nothing to leak."
+    ),
+    outcome=(
+        "Pooled statistics do carry the future back, by no more than √2/N an input and about 1/(2N) nats a token, and layer "
+        "norm's outputs know neither the future nor the batch; with equal data batch norm's loss on text in evaluation was "
+        "above layer norm's most where a single sequence shared statistics and came near it in larger batches, and in a "
+        "small vision transformer batch norm was at no batch size the worse one."
+    ),
+    advice=(
+        "In anything autoregressive use layer norm, or measure the loss in evaluation if few tokens share statistics; where "
+        "nothing is to be foretold batch norm remains a choice, and layer norm's immunity is one of its outputs: its "
+        "training still needs its rate and number of steps chosen for the size of the batch."
+    ),
+    order=1,
+    predict=predict,
+    measure=measure,
+    figures=figures,
+    sliders=sliders,
+    seen=seen,
+    version=3,
+)
