@@ -47,6 +47,19 @@ def test_another_version_is_measured_again_and_said(tmp_path):
     assert json.loads((tmp_path / "coin.json").read_text())["version"] == 2
 
 
+def test_a_study_that_lacked_a_part_is_measured_again_until_the_part_is_there(tmp_path):
+    lacking, said = ["the edge needs the package 'scanpy'"], []
+    study = coin(partly=lambda: tuple(lacking))
+    (result,) = run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert isinstance(result, Result)
+    assert said == ["coin: a part was not run; the edge needs the package 'scanpy'"]
+    lacking.clear()
+    run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert said[1:] == ["coin: a part of it lacked optional data; measuring again"]
+    run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert said[2:] == ["coin: finished before, kept"]
+
+
 def test_predictions_are_those_of_today(tmp_path):
     run_studies([coin(theory=0.6)], tmp_path, size="tiny")
     assert not json.loads((tmp_path / "coin.json").read_text())["comparisons"][0]["agrees"]

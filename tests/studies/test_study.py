@@ -89,6 +89,34 @@ def test_the_verdict_on_a_claim(measured, idealised, verdict):
     assert compared(measured, 0.01, theory=1.0, claim=2.0, idealised=idealised).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("error", "prediction"),
+    [
+        (0.21, {"theory": 2.0, "claim": 2.0, "rival": 1.0}),  # agrees, and would with much that lies nearer the rival
+        (0.4, {"theory": 1.0, "claim": 2.0}),  # claim and theory both agree
+        (0.01, {"theory": 2.0, "claim": 2.0, "rival": 1.0, "finite_size": 0.3}),
+        (0.21, {"theory": 1.0, "rival": 2.0}),
+    ],
+)
+def test_a_measurement_too_rough_to_tell_decides_nothing(error, prediction):
+    measured = 1.5 if error == 0.4 else prediction["theory"]
+    assert compared(measured, error, **prediction).verdict is Verdict.UNDECIDED
+    sharp = {**prediction, "finite_size": 0.0}
+    assert compared(prediction.get("claim", 1.0), 0.01, **sharp).verdict is Verdict.HOLDS
+
+
+def test_a_rough_idealisation_does_not_save_a_claim():
+    prediction = Prediction(1.0, claim=2.0)
+    rough, sharp = (Comparison("q", prediction, Estimate(1.0, 0.01), Estimate(1.9, e)) for e in (0.21, 0.05))
+    assert (rough.verdict, sharp.verdict) == (Verdict.UNDECIDED, Verdict.IDEALISED)
+
+
+def test_how_far_off_a_measurement_is_counts_its_errors():
+    assert compared(1.2, 0.1, theory=1.0, rival=2.0).errors_off == pytest.approx(2.0)
+    assert compared(0.9, 0.1, theory=1.0, rival=2.0).errors_off == pytest.approx(-1.0)
+    assert compared(1.0, 0.0, theory=1.0, rival=2.0).errors_off is None
+
+
 def test_without_a_claim_the_theory_is_judged():
     assert compared(1.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.HOLDS
     assert compared(2.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.FAILS

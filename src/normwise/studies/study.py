@@ -34,6 +34,7 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     IDEALISED = "holds only under idealisation"
     FAILS = "does not hold"
+    UNDECIDED = "undecided"  # the measurement is too rough to tell the claim from another theory
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ class Comparison:
 
         An error of few replicates counts as the known error that would have its tolerance.
         """
-        gap = abs(self.prediction.theory - self.prediction.other)
-        return RESOLUTION * max(self.measured.tolerance / 3, self.prediction.finite_size) <= gap
+        prediction = self.prediction
+        return _tells_apart(self.measured, prediction.finite_size, abs(prediction.theory - prediction.other))
 
     @property
     def sound(self) -> bool:
@@ -144,25 +145,42 @@ class Comparison:
         return self.prediction.identity and self.agrees
 
     @property
+    def errors_off(self) -> float | None:
+        """How many standard errors the measurement lies above theory; None where nothing was sampled."""
+        return (self.measured.value - self.prediction.theory) / self.measured.error if self.measured.error else None
+
+    @property
     def verdict(self) -> Verdict:
-        """What becomes of the source's claim: an idealisation must have been measured to save it."""
-        prediction, allowed = self.prediction, self.prediction.finite_size
+        """What becomes of the source's claim: an idealisation must have been measured to save it.
+
+        What agrees must also have been measured well enough to tell the claim from the rival theory, and from ours where
+        the claim is the rival.
+        """
+        prediction, ideal = self.prediction, self.idealised
         claim = prediction.theory if prediction.claim is None else prediction.claim
-        if _agree(claim, self.measured, allowed):
-            return Verdict.HOLDS
-        allowed = allowed if prediction.claim_finite_size is None else prediction.claim_finite_size
-        if self.idealised is not None and _agree(claim, self.idealised, allowed):
-            return Verdict.IDEALISED
-        return Verdict.FAILS
+        other = prediction.theory if prediction.other == claim else prediction.other
+        if _agree(claim, self.measured, prediction.finite_size):
+            told_apart = _tells_apart(self.measured, prediction.finite_size, abs(claim - other))
+            return Verdict.HOLDS if told_apart else Verdict.UNDECIDED
+        allowed = prediction.finite_size if prediction.claim_finite_size is None else prediction.claim_finite_size
+        if ideal is None or not _agree(claim, ideal, allowed):
+            return Verdict.FAILS
+        told_apart = _tells_apart(ideal, allowed, abs(claim - prediction.theory))
+        return Verdict.IDEALISED if told_apart else Verdict.UNDECIDED
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, judged."""
-        judged = {"agrees": self.agrees, "resolved": self.resolved, "verdict": str(self.verdict)}
+        judged = {"agrees": self.agrees, "resolved": self.resolved, "errors_off": self.errors_off}
+        judged["verdict"] = str(self.verdict)
         return {**asdict(self), **judged}
 
 
 def _agree(predicted: float, measured: Estimate, allowed: float) -> bool:
     return abs(measured.value - predicted) <= measured.tolerance + allowed
+
+
+def _tells_apart(measured: Estimate, allowed: float, gap: float) -> bool:
+    return RESOLUTION * max(measured.tolerance / 3, allowed) <= gap
 
 
 def compare(predictions: Mapping[str, Prediction], measurement: Measurement) -> list[Comparison]:
