@@ -9,7 +9,7 @@ from studies.coins import coin
 
 from normwise.errors import UsageError
 from normwise.studies.run import Missing, Result, read_folder, run_studies
-from normwise.studies.study import compare
+from normwise.studies.verdict import compare
 
 
 def contents(folder) -> dict[str, bytes]:

@@ -11,8 +11,9 @@ from normwise.studies.book import write_book
 from normwise.studies.estimate import Estimate
 from normwise.studies.markdown import studies_page
 from normwise.studies.run import run_studies
-from normwise.studies.study import Comparison, Prediction
+from normwise.studies.study import Prediction
 from normwise.studies.table import reasons, rows
+from normwise.studies.verdict import Comparison
 
 
 def row(prediction: Prediction, measured: Estimate, idealised: Estimate | None = None):

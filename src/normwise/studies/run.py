@@ -14,7 +14,8 @@ from normwise import __version__
 from normwise.errors import MissingDataError, MissingExtraError, UsageError, one_of
 from normwise.reporting.document import to_json
 from normwise.reporting.files import write_atomically
-from normwise.studies.study import SIZES, Comparison, Measurement, Study, compare
+from normwise.studies.study import SIZES, Measurement, Study
+from normwise.studies.verdict import Comparison, compare
 
 MANIFEST = "studies.json"
 _SCHEMA = "normwise-studies/1"

@@ -9,7 +9,7 @@ from typing import Any
 
 from normwise.studies.estimate import Estimate
 from normwise.studies.run import Result
-from normwise.studies.study import Comparison, Verdict
+from normwise.studies.verdict import Comparison, Verdict
 
 _BEYOND = "beyond the claim"  # said of numbers that only theory predicts
 _IDENTITY = "identity"  # said of claimed numbers that are exact by construction
