@@ -22,7 +22,7 @@ READING = (
     "standard errors between measurement and theory; the rival is what theory must be told apart from.",
     "A prediction agrees within three standard errors (more where few replicates tell the error: as many as keep the "
     "chance of a false alarm at 0.27%) and the finite-size term that is stated, and it must be able to fail: both are at "
-    "most a fifth of the gap to the rival, else the quantity is undecided.",
+    "most a fifth of the gap to the rival, else the quantity is undecided. By chance one right prediction in 370 fails.",
     "A claim holds where it agrees with the measurement; it holds only under idealisation where it agrees with a "
     "measurement under its own assumptions, and not with a network as it is; otherwise it does not hold. Of quantities "
     "beyond the claim, for which it gives no number, theory alone is judged. An identity is a claimed number that is exact "
