@@ -111,17 +111,20 @@ def write_layers(paths: list[Path]) -> None:
 
 
 def write_studies(folder: Path) -> None:
-    """Write the page of the studies that `normwise study run` finished in a folder, and bring their pictures here."""
-    from normwise.studies.book import image, studies_page
+    """Write the page of the studies that `normwise study run` finished in a folder; bring their pictures and book here."""
+    from normwise.studies.book import PAGE as BOOK
+    from normwise.studies.markdown import studies_page
     from normwise.studies.study import all_studies
+    from normwise.studies.table import image
 
     studies = all_studies()
     STUDIES.write_text(studies_page(folder, studies, IMAGES.name), encoding="utf-8")
     for study in studies:
-        for old in IMAGES.glob(image(study, "*")):
+        for old in IMAGES.glob(image(study.name, "*")):
             old.unlink()
-        for picture in folder.glob(image(study, "*")):
+        for picture in folder.glob(image(study.name, "*")):
             shutil.copyfile(picture, IMAGES / picture.name)
+    shutil.copyfile(folder / BOOK, STUDIES.with_name(BOOK))
 
 
 def _flat(text: str) -> str:

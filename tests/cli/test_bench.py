@@ -9,15 +9,15 @@ import sys
 import pytest
 from cli.workshop import DOCS, Workshop
 
-from normwise.studies import bench_cases, bench_run
+from normwise.studies.bench import cases, timing
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_cases, "CASES", tuple(case.small() for case in bench_cases.CASES))
+    monkeypatch.setattr(cases, "CASES", tuple(case.small() for case in cases.CASES))
     monkeypatch.setattr("normwise.cli.bench._QUICK", (0, 2))
     monkeypatch.setattr("normwise.cli.bench._FULL", (0, 3))
-    monkeypatch.setattr(bench_run, "fix_allocator", lambda: "left as it was")  # it would stay so for all tests
+    monkeypatch.setattr(timing, "fix_allocator", lambda: "left as it was")  # it would stay so for all tests
 
 
 @pytest.mark.usefixtures("small")
@@ -25,7 +25,7 @@ def test_json_is_all_there_is_on_stdout(workshop: Workshop):
     result = workshop.run("bench", "--json", "--quick")
     assert (result.code, result.err) == (0, "")
     document = result.document
-    assert {case["family"] for case in document["cases"]} == set(bench_cases.FAMILIES)
+    assert {case["family"] for case in document["cases"]} == set(cases.FAMILIES)
     assert {case["rounds"] for case in document["cases"]} == {2}
     assert document["allocator"] == "left as it was"
 

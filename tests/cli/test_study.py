@@ -48,6 +48,7 @@ def test_all_run_and_the_exit_code_says_that_theory_failed(workshop: Workshop, c
     result = workshop.run("study", "run", "--all", "--size", "tiny", "--output", "out", "--seed", "2")
     assert result.code == 1
     assert "disagrees" in result.out
+    assert "1 of 2 quantities not borne out; one right prediction in 370 fails by chance" in result.err
     assert "poor: not run; flipping coins needs the package 'scanpy'" in result.err
     page = (workshop.folder / "out/book.html").read_text(encoding="utf-8")
     assert all(f'<section id="{name}"' in page for name in ("coin", "wrong", "poor"))

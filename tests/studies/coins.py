@@ -25,8 +25,12 @@ def coin(
     version: int = 1,
     before: Callable[[], None] = lambda: None,
     lacks: str | None = None,
+    partly: Callable[[], tuple[str, ...]] = tuple,
 ) -> Study:
-    """A study of a fair coin; `before` is called when it is measured, and `lacks` names a package it misses."""
+    """A study of a fair coin; `before` is called when it is measured.
+
+    `lacks` names a package it misses, and `partly` says what a part of it does.
+    """
 
     def measure(seed: int, size: str, progress: Callable[[float], None]) -> Measurement:
         before()
@@ -36,7 +40,10 @@ def coin(
         draws = [random.integers(0, 2, FLIPS[size]) for _ in tracked(range(20), progress)]
         shares = np.mean(draws, axis=1)
         return Measurement(
-            {"heads": Estimate.of(shares)}, {"flips": FLIPS[size]}, {"heads": series([1], shares[:, None])}
+            {"heads": Estimate.of(shares)},
+            {"flips": FLIPS[size]},
+            {"heads": series([1], shares[:, None])},
+            missing=partly(),
         )
 
     def figures(result: Measurement) -> dict:

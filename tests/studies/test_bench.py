@@ -15,10 +15,10 @@ from normwise.core.kernels import use_backend
 from normwise.errors import UsageError
 from normwise.layers import BatchNorm
 from normwise.reporting.document import to_json
-from normwise.studies.bench import OURS, Absent, Case, Contender, Target, differences, saved_share
-from normwise.studies.bench_cases import CASES, FAMILIES, cases_of, graphs, plain
-from normwise.studies.bench_rivals import Composite
-from normwise.studies.bench_run import Spread, compare
+from normwise.studies.bench.cases import CASES, FAMILIES, cases_of, graphs, plain
+from normwise.studies.bench.contenders import OURS, Absent, Case, Contender, Target, differences, saved_share
+from normwise.studies.bench.rivals import Composite
+from normwise.studies.bench.timing import Spread, compare
 
 IDS = [f"{case.family} {case.title}" for case in CASES]
 
@@ -182,7 +182,7 @@ def test_families():
 
 FAULTS = """
 import resource, sys, torch
-from normwise.studies.bench_run import fix_allocator
+from normwise.studies.bench.timing import fix_allocator
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(1 << 24)

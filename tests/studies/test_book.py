@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ from studies.coins import coin
 
 from normwise.reporting import slider
 from normwise.studies import study as registry
-from normwise.studies.book import studies_page, write_book
+from normwise.studies.book import write_book
 from normwise.studies.estimate import told
+from normwise.studies.markdown import studies_page
 from normwise.studies.run import Missing, Result, read_folder, run_studies
-from normwise.studies.study import Heading, Prediction
+from normwise.studies.study import Heading
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [
@@ -105,6 +105,7 @@ def test_a_study_starts_with_its_picture_and_says_what_to_do(page, folder):
         "<table>",
         "What was seen besides",
         f"Heads came up {told(result.measurement.series['heads'])} of the time.",
+        "The first is as fair as it says.",
         "does not hold: 1",
         "Theory agrees with every measurement.",
         "Flip the first.",
@@ -120,8 +121,6 @@ def test_where_nothing_is_claimed_theory_alone_is_judged(page, folder):
     assert "<span>theory disagrees</span>" in section
     assert '<span class="tag quiet">beyond the claim: 1</span>' in section
     assert ">does not hold" not in section
-    text = studies_page(folder, STUDIES, "images").split("### The second")[1]
-    assert "**The verdict.** Beyond the claim: 1. Theory does not explain every measurement." in text
 
 
 def test_a_theory_that_fails_is_told(page):
@@ -135,6 +134,21 @@ def test_a_study_that_lacks_its_data_says_what_to_install(page):
     assert "needs the package &#39;scanpy&#39;: pip install" in section
     assert "A poor is &lt;fair&gt;." in section
     assert "<table>" not in section
+
+
+def test_what_became_of_every_claim_is_said_at_the_top(page):
+    top = page.split("</nav>")[0]
+    assert all(f"The {name} is as fair as it says." in top for name in ("first", "second"))
+    assert "The poor is as fair" not in top
+
+
+def test_a_part_that_lacks_its_data_says_what_to_install(tmp_path):
+    partial = coin(partly=lambda: ("the edge needs the package 'scanpy': pip install it",))
+    run_studies([partial], tmp_path, size="tiny")
+    page = write_book(tmp_path, [partial]).read_text(encoding="utf-8")
+    assert "<b>Not measured.</b> the edge needs the package &#39;scanpy&#39;: pip install it." in page
+    assert "<table>" in page
+    assert "**Not measured.** the edge needs" in studies_page(tmp_path, [partial], "images")
 
 
 @pytest.mark.parametrize("width", [320, 390, 1200])
@@ -155,21 +169,6 @@ def test_a_slider_redraws_the_closed_form(page, folder, tmp_path):
         assert seen["paths"] == drawn[place]["paths"]
         assert seen["narrow"] == drawn[place]["names"]["narrow"]
     assert len({tuple(seen["paths"]) for seen in moves}) == 3
-
-
-def test_markdown_has_the_same_numbers(folder):
-    text = studies_page(folder, STUDIES, "images")
-    assert text.startswith("# Studies\n")
-    assert "`normwise study run --all --size tiny --seed 4 --output DIR`" in text
-    first, second = (text.index(f"### The {name} & its sides") for name in ("first", "second"))
-    assert first < second
-    section = text[first:second]
-    assert "![The first & its sides: heads](images/first-heads.png)" in section
-    (row,) = re.findall(r"^\| heads \| (.*) \|$", section, re.MULTILINE)
-    assert [cell.strip() for cell in row.split("|")][0::4] == ["0.9", "does not hold"]
-    assert "**Seen besides.** Heads came up 0." in section
-    assert "Flip the first." in section
-    assert "unrun" not in text
 
 
 def test_a_book_is_written_again_when_more_is_finished(tmp_path):
@@ -195,16 +194,6 @@ def test_the_documentation_takes_page_and_pictures_from_a_folder(folder, tmp_pat
     assert text == studies_page(folder, STUDIES, "images")
     shown = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert shown == ["images/first-heads.png", "images/second-heads.png"]
+    assert (tmp_path / "book.html").read_bytes() == (folder / "book.html").read_bytes()
     left = {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
     assert left == {*shown, "images/layers.png"}
-
-
-def test_identities_are_not_counted_among_what_holds(tmp_path):
-    exact = replace(coin(), predict=lambda given: {"heads": Prediction(0.5, 0.5, rival=0.8, identity=True)})
-    run_studies([exact], tmp_path, size="tiny")
-    text = studies_page(tmp_path, [exact], "images")
-    assert "**The verdict.** Identity: 1. Theory agrees with every measurement." in text
-    assert "| - | identity |" in text
-    page = write_book(tmp_path, [exact]).read_text(encoding="utf-8")
-    assert "identity: 1</span>" in page
-    assert "holds: 1" not in page

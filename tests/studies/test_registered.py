@@ -17,7 +17,8 @@ import normwise.theory
 from normwise.errors import MissingDataError, MissingExtraError
 from normwise.reporting import slider, style
 from normwise.reporting.document import to_json
-from normwise.studies.study import Comparison, Measurement, Study, all_studies, compare
+from normwise.studies.study import Measurement, Study, all_studies
+from normwise.studies.verdict import Comparison, compare
 
 STUDIES = all_studies()
 _MEASURED: dict[str, Measurement] = {}

@@ -9,7 +9,7 @@ from studies.coins import coin
 
 from normwise.errors import UsageError
 from normwise.studies.run import Missing, Result, read_folder, run_studies
-from normwise.studies.study import compare
+from normwise.studies.verdict import compare
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -45,6 +45,19 @@ def test_another_version_is_measured_again_and_said(tmp_path):
     assert calls == [1]
     assert "another version" in said[0]
     assert json.loads((tmp_path / "coin.json").read_text())["version"] == 2
+
+
+def test_a_study_that_lacked_a_part_is_measured_again_until_the_part_is_there(tmp_path):
+    lacking, said = ["the edge needs the package 'scanpy'"], []
+    study = coin(partly=lambda: tuple(lacking))
+    (result,) = run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert isinstance(result, Result)
+    assert said == ["coin: a part was not run; the edge needs the package 'scanpy'"]
+    lacking.clear()
+    run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert said[1:] == ["coin: a part of it lacked optional data; measuring again"]
+    run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert said[2:] == ["coin: finished before, kept"]
 
 
 def test_predictions_are_those_of_today(tmp_path):

@@ -1,4 +1,4 @@
-"""Estimates, predictions and verdicts; how studies are found."""
+"""Predictions and measurements; how studies are found."""
 
 from __future__ import annotations
 
@@ -10,22 +10,13 @@ from studies.coins import coin
 from normwise.errors import NormwiseError, UsageError
 from normwise.studies.estimate import Estimate, series
 from normwise.studies.study import (
-    Comparison,
     Heading,
     Measurement,
     Prediction,
-    Verdict,
     all_studies,
-    compare,
     find_study,
     tracked,
 )
-
-
-def compared(measured: float, error: float, *, idealised: float | None = None, **prediction: float) -> Comparison:
-    reason = {"reason": "width"} if prediction.get("finite_size") else {}
-    ideal = None if idealised is None else Estimate(idealised, error)
-    return Comparison("q", Prediction(**prediction, **reason), Estimate(measured, error), ideal)
 
 
 @pytest.mark.parametrize(
@@ -42,81 +33,6 @@ def compared(measured: float, error: float, *, idealised: float | None = None, *
 def test_a_prediction_that_nothing_could_contradict_is_refused(values):
     with pytest.raises(NormwiseError):
         Prediction(**values)
-
-
-@pytest.mark.parametrize(
-    ("measured", "finite_size", "agrees"),
-    [(1.29, 0.0, True), (1.31, 0.0, False), (0.69, 0.0, False), (1.49, 0.2, True), (1.51, 0.2, False)],
-)
-def test_theory_agrees_within_three_errors_and_the_finite_size_term(measured, finite_size, agrees):
-    assert compared(measured, 0.1, theory=1.0, claim=9.0, finite_size=finite_size).agrees is agrees
-
-
-@pytest.mark.parametrize(
-    ("error", "finite_size", "rival", "resolved"),
-    [
-        (0.199, 0.0, None, True),
-        (0.201, 0.0, None, False),
-        (0.1, 0.2, None, True),
-        (0.1, 0.21, None, False),
-        (0.2, 0.0, 1.5, False),
-    ],
-)
-def test_the_rival_lies_five_errors_away(error, finite_size, rival, resolved):
-    one = compared(1.0, error, theory=1.0, claim=2.0, rival=rival, finite_size=finite_size)
-    assert one.resolved is resolved
-    assert one.sound is resolved
-
-
-def test_few_replicates_widen_the_tolerance_and_must_still_tell_theories_apart():
-    prediction = Prediction(1.0, 2.0)
-    few, many = (Comparison("q", prediction, Estimate(1.5, 0.1, replicates)) for replicates in (3, 1000))
-    assert (few.agrees, few.resolved) == (True, False)  # 19.2 errors, worth a known one of .64
-    assert (many.agrees, many.resolved) == (False, True)
-
-
-@pytest.mark.parametrize(
-    ("measured", "idealised", "verdict"),
-    [
-        (2.0, None, Verdict.HOLDS),
-        (1.0, 2.0, Verdict.IDEALISED),
-        (5.0, 2.0, Verdict.IDEALISED),
-        (1.0, 1.0, Verdict.FAILS),
-        (1.0, None, Verdict.FAILS),
-    ],
-)
-def test_the_verdict_on_a_claim(measured, idealised, verdict):
-    assert compared(measured, 0.01, theory=1.0, claim=2.0, idealised=idealised).verdict is verdict
-
-
-def test_without_a_claim_the_theory_is_judged():
-    assert compared(1.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.HOLDS
-    assert compared(2.0, 0.01, theory=1.0, rival=2.0).verdict is Verdict.FAILS
-
-
-def test_an_identity_is_one_only_while_the_measurement_says_so():
-    exact = Prediction(0.0, claim=0.0, rival=1.0, identity=True)
-    assert Comparison("q", exact, Estimate(0.0, 0.0)).identity
-    assert not Comparison("q", exact, Estimate(0.5, 0.0)).identity
-    assert not compared(0.0, 0.0, theory=0.0, claim=0.0, rival=1.0).identity
-
-
-def test_the_claim_has_a_finite_size_term_of_its_own_where_it_is_idealised():
-    values = {"theory": 1.0, "claim": 100.0, "idealised": 95.0, "finite_size": 0.1}
-    assert compared(1.0, 0.01, **values).verdict is Verdict.FAILS
-    assert compared(1.0, 0.01, claim_finite_size=10.0, **values).verdict is Verdict.IDEALISED
-
-
-def test_predictions_and_measurements_name_the_same_quantities():
-    predictions, one = {"a": Prediction(1.0, 2.0)}, Estimate(1.0, 0.1)
-    assert [c.quantity for c in compare(predictions, Measurement({"a": one}))] == ["a"]
-    for wrong in (
-        Measurement({"b": one}),
-        Measurement({"a": one, "b": one}),
-        Measurement({"a": one}, idealised={"b": one}),
-    ):
-        with pytest.raises(NormwiseError, match=r"\['a', 'b'\]|\['b'\]"):
-            compare(predictions, wrong)
 
 
 def test_a_measurement_read_from_plain_data_is_the_same():

@@ -28,8 +28,8 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="fewer rounds: under a minute for everything")] = False,
 ) -> None:
     """Time every layer against torch's own, the usual way to do the same, and installed peers, beside the memory floor."""
-    from normwise.studies.bench_cases import cases_of
-    from normwise.studies.bench_run import compare, fix_allocator
+    from normwise.studies.bench.cases import cases_of
+    from normwise.studies.bench.timing import compare, fix_allocator
 
     if threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")

@@ -23,8 +23,9 @@ app = typer.Typer(
         "Hold the claims about batch normalization against theory and measurement. A prediction agrees within three "
         "standard errors (Student's factor for few replicates) and a stated finite-size term. A claim holds where it "
         "agrees with the measurement; it holds only under idealisation where it agrees with a measurement under its own "
-        "assumptions alone; else it does not hold. Where the claim gives no number, only theory is judged; a number "
-        "that is exact by construction is an identity, and no evidence for the claim."
+        "assumptions alone; it is undecided where the measurement cannot tell it from another theory; else it does not "
+        "hold. Where the claim gives no number, only theory is judged; a number that is exact by construction is an "
+        "identity, and no evidence for the claim."
     ),
     no_args_is_help=True,
 )
@@ -60,6 +61,7 @@ def run(
     """
     from normwise.reporting import style
     from normwise.studies.book import write_book
+    from normwise.studies.estimate import DOUBT
     from normwise.studies.run import Missing, Result, run_studies
     from normwise.studies.study import all_studies, find_study
 
@@ -85,7 +87,12 @@ def run(
     for result in results:
         _print(result)
     log(f"book: {page}")
-    if not all(result.sound for result in results):
+    judged = [comparison for result in results for comparison in result.comparisons]
+    if failed := [comparison for comparison in judged if not comparison.sound]:
+        log(
+            f"{len(failed)} of {len(judged)} quantities not borne out; one right prediction in {1 / DOUBT:.0f} fails by "
+            "chance: another --seed tells"
+        )
         raise typer.Exit(1)
 
 
@@ -109,14 +116,14 @@ def _bar(count: int) -> Generator[Callable[[str, float], None]]:
 
 
 def _print(result: Result) -> None:
-    from normwise.studies.book import row
+    from normwise.studies.table import rows
 
     console = Console(highlight=False)
     console.print(f"\n[bold]{result.study.name}[/bold]: {result.study.title}")
-    table = Table("quantity", "claim", "theory", "measured", "verdict", box=None, header_style="bold")
-    for comparison in result.comparisons:
-        one = row(comparison)
-        doubt = "" if one["sound"] else f" ({one['doubt']})"
-        table.add_row(one["quantity"], one["claim"], one["theory"] + doubt, one["measured"], one["verdict"])
+    table = Table("quantity", "claim", "theory", "measured", "off", "verdict", box=None, header_style="bold")
+    for row in rows(result.comparisons):
+        doubt = f" ({row.doubt})" if row.doubt else ""
+        table.add_row(row.quantity, row.claim, row.theory + doubt, row.measured, row.off, row.verdict)
     console.print(table, markup=False)
+    console.print(f"The verdict: {result.study.outcome}", markup=False)
     console.print(f"What to do: {result.study.advice}", markup=False)

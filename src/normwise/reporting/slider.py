@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from normwise.errors import NormwiseError
-from normwise.reporting.style import INK, PALETTE, apart, plain
+from normwise.reporting.labels import apart, numbers
+from normwise.reporting.style import INK, PALETTE
 
 Curve = Callable[[np.ndarray, float], Any]
 _LONGEST = 12  # characters of a name beside the picture
@@ -188,7 +189,8 @@ def _ticks(low: float, high: float, *, log: bool) -> list[tuple[float, str]]:
     """Return round values inside an axis, and how they are said."""
     if log:
         step = max(1, math.ceil((high - low) / _TICKS))
-        return [(float(power), plain(10.0**power)) for power in range(math.ceil(low), math.floor(high) + 1, step)]
+        powers, say = range(math.ceil(low), math.floor(high) + 1, step), numbers(10.0**low, 10.0**high)
+        return [(float(power), say(10.0**power)) for power in powers]
     rough = (high - low) / _TICKS
     unit = 10 ** math.floor(math.log10(rough))
     step = unit * next(nice for nice in (1, 2, 5, 10) if nice * unit >= rough)

@@ -1,17 +1,14 @@
 """One look for all figures: colour-blind safe, named where the eye is, never without an interval.
 
-matplotlib's `Figure` objects, never pyplot. Figures are drawn and saved inside `with look():`, which changes nothing
-outside. A claim is vermillion and dashed, theory blue and a line, what was measured ink and dots; where a panel shows
-several kinds of thing, each kind takes one of the other colours for its line and its dots.
+matplotlib's `Figure` objects, never pyplot. Figures are drawn inside `with look():`, which changes nothing outside, and
+become pictures in `reporting.picture`. A claim is vermillion and dashed, theory blue and a line, what was measured ink
+and dots; where a panel shows several kinds of thing, each kind takes one of the other colours for its line and its dots.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,14 +31,11 @@ PALETTE = {
     "orange": (ORANGE, "#f2c14e"),
     "sky": (SKY, "#93d3f7"),
 }
-_VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{light: name for name, (light, _) in PALETTE.items()}}
 _WIDTH, _HEIGHT = 4.8, 3.5  # inches of 72 points: as wide as half a page on a desk, or a phone
-_NORMAL, _SMALL = 9.5, 8.5
+_NORMAL, SMALL = 9.5, 8.5
 _GALLERY = 3.8  # inches that pictures take beside their names
-_LABEL = "direct-label"
-_FEW = 300  # ends of a logarithmic axis, one over the other, below which powers of ten are too few ticks
-_SHORT = 8  # and below which twos and fives are too few
-_APART = 1.15  # font sizes between two labels
+VERTICAL = "vertical-axis"  # what marks the words above a panel
+LABEL = "direct-label"  # what marks the names beside a panel
 _RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -62,8 +56,8 @@ _RC: Any = {
     "text.color": INK,
     "xtick.color": SOFT,
     "ytick.color": SOFT,
-    "xtick.labelsize": _SMALL,
-    "ytick.labelsize": _SMALL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
     "svg.fonttype": "none",
     "svg.hashsalt": "normwise",
     "savefig.dpi": 144,
@@ -88,7 +82,7 @@ def figure(title: str, x: str, y: str, *, log: str = "") -> tuple[Figure, Axes]:
     made = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes = made.add_subplot()
     axes.set_title(title, pad=20)
-    axes.text(0, 1.02, y, transform=axes.transAxes, color=SOFT, fontsize=_SMALL, va="bottom")
+    axes.text(0, 1.02, y, transform=axes.transAxes, color=SOFT, fontsize=SMALL, va="bottom", label=VERTICAL)
     axes.set_xlabel(x)
     for name in log:
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
@@ -108,7 +102,7 @@ def gallery(title: str, rows: Mapping[str, Any]) -> Figure:
     for axes, (name, mosaic) in zip(panels, mosaics.items(), strict=True):
         axes.imshow(mosaic, interpolation="nearest")
         axes.set_axis_off()
-        axes.text(1.02, 0.5, name, transform=axes.transAxes, color=INK, fontsize=_SMALL, va="center")
+        axes.text(1.02, 0.5, name, transform=axes.transAxes, color=INK, fontsize=SMALL, va="center")
     return made
 
 
@@ -119,14 +113,6 @@ def _mosaic(pictures: np.ndarray) -> np.ndarray:
     canvas[:, :high, :, :wide, :3] = pictures.transpose(0, 2, 1, 3)[..., None]
     canvas[:, :high, :, :wide, 3] = 1
     return canvas.reshape(rows * (high + 1), columns * (wide + 1), 4)[:-1, :-1]
-
-
-def plain(value: float, _place: float = 0) -> str:
-    """Say a tick of a logarithmic axis: 0.01, 1, 1000, 1e+06."""
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:g}"
-    digits, power = f"{value:.0e}".split("e")
-    return f"{digits}e{int(power)}"
 
 
 def curve(axes: Axes, x: Any, y: Any, label: str = "", *, color: str = THEORY, dashed: bool = False) -> None:
@@ -185,7 +171,7 @@ def mark(axes: Axes, x: float, label: str) -> None:
         xytext=(4, 0),
         textcoords="offset points",
         color=SOFT,
-        fontsize=_SMALL,
+        fontsize=SMALL,
     )
 
 
@@ -202,90 +188,8 @@ def _name(axes: Axes, y: Any, label: str, color: str) -> None:
         xytext=(5, 0),
         textcoords="offset points",
         color=color,
-        fontsize=_SMALL,
+        fontsize=SMALL,
         va="center",
         annotation_clip=False,
-        label=_LABEL,
+        label=LABEL,
     )
-
-
-def _tick(drawn: Figure) -> None:
-    """Give logarithmic axes plain numbers: powers of ten, and twos and fives between them where there is room."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    for axes in drawn.axes:
-        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            if axis.get_scale() != "log":
-                continue
-            axis.set_major_formatter(plain)
-            if low > 0 and high / low < _FEW:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > _SHORT else (1, 1.5, 2, 3, 4, 5, 7)))
-            axis.set_minor_locator(NullLocator())
-
-
-def _spread(drawn: Figure) -> None:
-    """Move the names of each panel apart, as little as keeps them legible and beside the panel."""
-    drawn.draw_without_rendering()
-    points_a_pixel = 72 / drawn.dpi
-    for axes in drawn.axes:
-        names: list[Any] = [text for text in axes.texts if text.get_label() == _LABEL]
-        if not names:
-            continue
-        box = axes.get_window_extent()
-        wanted = [axes.transData.transform((1, name.xy[1]))[1] for name in names]
-        wanted = [min(max(place, box.y0), box.y1) for place in wanted]
-        heights = [name.get_text().count("\n") + 1 for name in names]
-        size = _APART * _SMALL / points_a_pixel
-        order = sorted(range(len(names)), key=lambda i: wanted[i])
-        places = apart([wanted[i] for i in order], [size * heights[i] for i in order], box.y1)
-        for i, place in zip(order, places, strict=True):
-            level = axes.transData.transform((1, names[i].xy[1]))[1]
-            names[i].set_position((5, (place - level) * points_a_pixel))
-
-
-def apart(wanted: Sequence[float], sizes: Sequence[float], top: float) -> list[float]:
-    """Return ascending places near the `wanted` ascending ones, at which things of these sizes do not overlap.
-
-    The highest is at most at `top`; where they are crowded, they are pushed up first, then down.
-    """
-    places = list(wanted)
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + (sizes[i] + sizes[i - 1]) / 2)
-    for i in reversed(range(len(places))):
-        over = top if i == len(places) - 1 else places[i + 1] - (sizes[i] + sizes[i + 1]) / 2
-        places[i] = min(places[i], over)
-    return places
-
-
-def svg(drawn: Figure) -> str:
-    """Return a figure as a standalone SVG, the same each time."""
-    return _saved(drawn, "svg", metadata={"Date": None}).decode("utf-8")
-
-
-def png(drawn: Figure) -> bytes:
-    """Return a figure as a PNG on white."""
-    return _saved(drawn, "png", facecolor="white", metadata={"Software": None})
-
-
-def _saved(drawn: Figure, kind: str, **options: Any) -> bytes:
-    with look():
-        _tick(drawn)
-        _spread(drawn)
-        file = io.BytesIO()
-        options = {"transparent": True, **options} if kind == "svg" else options
-        drawn.savefig(file, format=kind, **options)
-    return file.getvalue()
-
-
-def inline(picture: str, name: str, told: str) -> str:
-    """Return a standalone SVG as part of a page: it takes the page's colours, and its ids are its own.
-
-    `name` tells the pictures of a page apart; `told` says to those who do not see it what it shows.
-    """
-    body = picture[picture.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|url\(#|href="#)', lambda found: f"{found[1]}{name}-", body)
-    body = re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2)
-    for color, variable in _VARIABLES.items():
-        body = body.replace(color, f"var(--{variable})")
-    return body.replace("<svg", f'<svg role="img" aria-label="{escape(told)}"', 1)

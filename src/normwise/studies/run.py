@@ -14,7 +14,8 @@ from normwise import __version__
 from normwise.errors import MissingDataError, MissingExtraError, UsageError, one_of
 from normwise.reporting.document import to_json
 from normwise.reporting.files import write_atomically
-from normwise.studies.study import SIZES, Comparison, Measurement, Study, compare
+from normwise.studies.study import SIZES, Measurement, Study
+from normwise.studies.verdict import Comparison, compare
 
 MANIFEST = "studies.json"
 _SCHEMA = "normwise-studies/1"
@@ -85,16 +86,20 @@ def run_studies(
     outcomes: list[Result | Missing] = []
     for study in studies:
         outcome = read_result(study, folder, size, seed)
-        if outcome is not None:
+        if outcome is not None and not outcome.measurement.missing:
             tell(f"{study.name}: finished before, kept")
         else:
-            if (folder / f"{study.name}.json").exists():
+            if outcome is not None:
+                tell(f"{study.name}: a part of it lacked optional data; measuring again")
+            elif (folder / f"{study.name}.json").exists():
                 tell(f"{study.name}: its result is of another version, size or seed; measuring again")
             outcome = _run(study, size, seed, lambda share, name=study.name: progress(name, share))
         if isinstance(outcome, Result):
             if not (folder / MANIFEST).exists():
                 write_atomically(folder / MANIFEST, to_json(manifest))
             write_atomically(folder / f"{study.name}.json", to_json(outcome.to_dict()))
+            for reason in outcome.measurement.missing:
+                tell(f"{study.name}: a part was not run; {reason}")
         else:
             tell(f"{study.name}: not run; {outcome.reason}")
         outcomes.append(outcome)
@@ -141,13 +146,19 @@ def read_result(study: Study, folder: Path, size: str, seed: int) -> Result | No
         raise _spoilt(path) from error
 
 
-def read_folder(folder: Path, studies: Sequence[Study]) -> list[Result]:
-    """Return the finished results of a folder of studies, in the order given."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return size and seed of the studies of a folder."""
     if not (folder / MANIFEST).exists():
         raise UsageError(f"studies: expected a folder that `normwise study run` wrote, got '{folder}'")
     manifest = _read(folder / MANIFEST)
     if manifest.keys() != {"schema", "size", "seed"}:
         raise _spoilt(folder / MANIFEST)
+    return manifest
+
+
+def read_folder(folder: Path, studies: Sequence[Study]) -> list[Result]:
+    """Return the finished results of a folder of studies, in the order given."""
+    manifest = read_manifest(folder)
     found = (read_result(study, folder, manifest["size"], manifest["seed"]) for study in studies)
     return [result for result in found if result is not None]
 

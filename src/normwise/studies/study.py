@@ -11,7 +11,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from normwise.errors import NormwiseError, one_of
@@ -23,17 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = ("tiny", "quick", "full")  # seconds, to try things; CI, 20 to 40 s a study; the page, minutes
-RESOLUTION = 5.0  # the error, and the finite-size term, fit this often between two theories that are told apart
 Progress = Callable[[float], None]  # told the share of a study that is done, 0 to 1
 Item = TypeVar("Item")
-
-
-class Verdict(StrEnum):
-    """What a measurement says about the source's claim."""
-
-    HOLDS = "holds"
-    IDEALISED = "holds only under idealisation"
-    FAILS = "does not hold"
 
 
 @dataclass(frozen=True)
@@ -105,73 +95,9 @@ class Measurement:
         estimates, idealised = (
             {name: Estimate(**one) for name, one in document[part].items()} for part in ("estimates", "idealised")
         )
-        return Measurement(estimates, document["given"], document["series"], idealised, tuple(document.get("missing", ())))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One quantity: predicted, measured, judged."""
-
-    quantity: str
-    prediction: Prediction
-    measured: Estimate
-    idealised: Estimate | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether theory agrees: within the tolerance of 3 standard errors and the stated finite-size term."""
-        return _agree(self.prediction.theory, self.measured, self.prediction.finite_size)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether error and finite-size term are both at most a fifth of the gap to the rival theory.
-
-        An error of few replicates counts as the known error that would have its tolerance.
-        """
-        gap = abs(self.prediction.theory - self.prediction.other)
-        return RESOLUTION * max(self.measured.tolerance / 3, self.prediction.finite_size) <= gap
-
-    @property
-    def sound(self) -> bool:
-        """Whether theory agrees where it could have failed."""
-        return self.agrees and self.resolved
-
-    @property
-    def identity(self) -> bool:
-        """Whether the claim is exact by construction and the measurement says so: no evidence for the claim."""
-        return self.prediction.identity and self.agrees
-
-    @property
-    def verdict(self) -> Verdict:
-        """What becomes of the source's claim: an idealisation must have been measured to save it."""
-        prediction, allowed = self.prediction, self.prediction.finite_size
-        claim = prediction.theory if prediction.claim is None else prediction.claim
-        if _agree(claim, self.measured, allowed):
-            return Verdict.HOLDS
-        allowed = allowed if prediction.claim_finite_size is None else prediction.claim_finite_size
-        if self.idealised is not None and _agree(claim, self.idealised, allowed):
-            return Verdict.IDEALISED
-        return Verdict.FAILS
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, judged."""
-        judged = {"agrees": self.agrees, "resolved": self.resolved, "verdict": str(self.verdict)}
-        return {**asdict(self), **judged}
-
-
-def _agree(predicted: float, measured: Estimate, allowed: float) -> bool:
-    return abs(measured.value - predicted) <= measured.tolerance + allowed
-
-
-def compare(predictions: Mapping[str, Prediction], measurement: Measurement) -> list[Comparison]:
-    """Hold predictions against measurements; raise where the two do not name the same quantities."""
-    different = predictions.keys() ^ measurement.estimates.keys() | measurement.idealised.keys() - predictions.keys()
-    if different:
-        raise NormwiseError(f"predict and measure must name the same quantities, only one has {sorted(different)}")
-    return [
-        Comparison(name, prediction, measurement.estimates[name], measurement.idealised.get(name))
-        for name, prediction in predictions.items()
-    ]
+        return Measurement(
+            estimates, document["given"], document["series"], idealised, tuple(document.get("missing", ()))
+        )
 
 
 @dataclass(frozen=True)

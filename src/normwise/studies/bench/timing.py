@@ -24,7 +24,7 @@ import torch
 
 from normwise import __version__
 from normwise.reporting.bench import FLOOR, OURS
-from normwise.studies.bench import Absent, Case, Contender, Target, differences, saved_share
+from normwise.studies.bench.contenders import Absent, Case, Contender, Target, differences, saved_share
 
 SCHEMA = "normwise-bench/1"
 _SAMPLE = 0.002  # seconds that one sample should take: short calls are repeated

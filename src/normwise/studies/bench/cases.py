@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from normwise import layers
 from normwise.errors import one_of
-from normwise.studies import bench_rivals as usual
-from normwise.studies.bench import OURS, Absent, Case, Contender, Target
-from normwise.studies.bench_rivals import native
+from normwise.studies.bench import rivals as usual
+from normwise.studies.bench.contenders import OURS, Absent, Case, Contender, Target
+from normwise.studies.bench.rivals import native
 
 DOMAINS, CLASSES, SPLITS = 4, 10, 8
 Shape = tuple[int, ...]
