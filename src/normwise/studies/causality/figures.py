@@ -54,8 +54,8 @@ def _distance(shown: Mapping[str, Any]) -> Figure:
 def _values(result: Measurement) -> Figure:
     made, axes = style.figure(
         "What a later input does depends on both values",
-        "the later input, in standard deviations",
-        "derivative of a sequence's first output by it, pooled",
+        "a later input of the same sequence, standard Gaussian",
+        "derivative by it of a first output, pooled batch norm",
     )
     every = derivatives(result.given)
     x = np.asarray(result.given["x"])
@@ -64,7 +64,7 @@ def _values(result: Measurement) -> Figure:
         i = dots["sequence"]
         order = np.argsort(x[i, 1:])
         ends = order[[0, -1]] + 1
-        label = f"an output\nof {x[i, 0]:.1f}"
+        label = f"an output\nwhose input\nis {x[i, 0]:.1f}"
         style.curve(axes, x[i, ends], every[i, 0, i, ends], label, color=color)
         style.points(axes, dots, color=color)
     return made
@@ -72,7 +72,7 @@ def _values(result: Measurement) -> Figure:
 
 def _tokens(shown: Mapping[str, Any]) -> Figure:
     made, axes = style.figure(
-        "The future's reach thins out with a batch's tokens",
+        "A future input does less among more tokens",
         f"tokens that share statistics: sequences x {STEPS} steps",
         "influence of one future input, in standard deviations",
         log="xy",
@@ -87,7 +87,7 @@ def _tosses(shown: Mapping[str, Any]) -> Figure:
     made, axes = style.figure(
         "Pooled statistics let a model foretell a fair coin",
         "tokens that share statistics",
-        "nats gained, of which none can be",
+        "nats gained on log 2 by a toss",
         log="x",
     )
     tokens = np.unique(np.geomspace(LEAKED["full"][0], LEAKED["full"][-1], 30).astype(int))
@@ -126,7 +126,9 @@ def _text(shown: Mapping[str, Any]) -> Figure:
         hollow=True, aside=-5.0,
     )  # fmt: skip
     style.points(axes, shown["text, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
-    style.points(axes, shown["text, layer norm, in evaluation"], "layer norm,\neither", color=style.GREEN, aside=5.0)
+    style.points(
+        axes, shown["text, layer norm, in evaluation"], "layer norm,\nboth modes", color=style.GREEN, aside=5.0
+    )
     return made
 
 
@@ -142,7 +144,9 @@ def _digits(shown: Mapping[str, Any]) -> Figure:
         hollow=True, aside=-5.0,
     )  # fmt: skip
     style.points(axes, shown["digits, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
-    style.points(axes, shown["digits, layer norm, in evaluation"], "layer norm,\neither", color=style.GREEN, aside=5.0)
+    style.points(
+        axes, shown["digits, layer norm, in evaluation"], "layer norm,\nboth modes", color=style.GREEN, aside=5.0
+    )
     return made
 
 
@@ -151,14 +155,19 @@ def seen(result: Measurement) -> str:
     shown = result.series
     rate = f"at a rate of {RATE:g} in batches of {TEXTS[1]} sequences or {IMAGES[1]} digits and as the root of the size in others"
     best = [told(shown[f"text, {of}, in evaluation"]) for of in NORMS]
+    beyond = shown["text, beyond its batch"]
+    leaks = [
+        f"{size:g}" for size, y, half in zip(beyond["x"], beyond["y"], beyond["interval"], strict=True) if y > half
+    ]
+    where = f"in batches of {' and '.join(leaks)}" if leaks else "at no size of batches: no leak shows on text"
     return (
         f"Every model read {shown['sequences']} sequences or saw {shown['images']} digits, whatever its batches, {rate}. "
         f"On held-back text the loss in evaluation was {best[0]} nats with batch norm and {best[1]} with layer norm in "
-        f"batches of {TEXTS[-1]}; batch norm's was above layer norm's by {_listed(shown['text, beyond layer norm'])} sequences "
-        f"a batch, and above its own by the batches' statistics by {_listed(shown['text, beyond its batch'])}. In the vision "
-        f"transformer batch norm's accuracy in evaluation less layer norm's was "
-        f"{_listed(shown['digits, beyond layer norm'])} digits a batch, and less its own by the batches' statistics "
-        f"{_listed(shown['digits, beyond its batch'])}."
+        f"batches of {TEXTS[-1]}. Batch norm's was higher than layer norm's by {_listed(shown['text, beyond layer norm'])} "
+        f"sequences a batch, and higher than its own under its batches' statistics by {_listed(beyond)}: measurably so "
+        f"{where}. In the vision transformer batch norm's accuracy in evaluation was higher than layer norm's by "
+        f"{_listed(shown['digits, beyond layer norm'])} digits a batch, and higher than its own under its batches' statistics "
+        f"by {_listed(shown['digits, beyond its batch'])}."
     )
 
 
