@@ -159,13 +159,17 @@ def seen(result: Measurement) -> str:
     leaks = [
         f"{size:g}" for size, y, half in zip(beyond["x"], beyond["y"], beyond["interval"], strict=True) if y > half
     ]
-    where = f"in batches of {' and '.join(leaks)}" if leaks else "at no size of batches: no leak shows on text"
+    leak = (
+        f"A leak shows in batches of {' and '.join(leaks)}, where that is more than its interval."
+        if leaks
+        else "That is nowhere measurably above 0: no leak shows on text."
+    )
     return (
         f"Every model read {shown['sequences']} sequences or saw {shown['images']} digits, whatever its batches, {rate}. "
         f"On held-back text the loss in evaluation was {best[0]} nats with batch norm and {best[1]} with layer norm in "
         f"batches of {TEXTS[-1]}. Batch norm's was higher than layer norm's by {_listed(shown['text, beyond layer norm'])} "
-        f"sequences a batch, and higher than its own under its batches' statistics by {_listed(beyond)}: measurably so "
-        f"{where}. In the vision transformer batch norm's accuracy in evaluation was higher than layer norm's by "
+        f"sequences a batch, and higher than its own under its batches' statistics by {_listed(beyond)}. {leak} "
+        f"In the vision transformer batch norm's accuracy in evaluation was higher than layer norm's by "
         f"{_listed(shown['digits, beyond layer norm'])} digits a batch, and higher than its own under its batches' statistics "
         f"by {_listed(shown['digits, beyond its batch'])}."
     )
