@@ -16,9 +16,8 @@ The source text's idealised factors use g/2 in step 4, or no forward growth at a
 trade places: pre-activation grows as a power of depth, post-activation exponentially, and slower only up to
 `crossing_depth`.
 
-Idealised: width and batch infinite (`finite_size_term` and
-`finite_size_term_of_growth` are what that leaves out), a gradient that does not know W
-("gradient independence"), dense layers, initialization only.
+Idealised: width and batch infinite (`finite_size_term` and `finite_size_term_of_growth` are what that leaves out), a
+gradient that does not know W ("gradient independence"), dense layers, initialization only.
 
 References: Yang et al. 2019, "A mean field theory of batch normalization", for networks without skip; De and Smith
 2020, "Batch normalization biases residual blocks towards the identity function", for the forward growth of step 4.
@@ -39,7 +38,9 @@ PLAIN_FACTOR = math.pi / (math.pi - 1)
 """Factor of one layer `relu(BN(W x))` without skip, about 1.467 at any gain: (g/2) / (g v).
 
 BN takes exactly as much as W gives, forward; backward, ReLU keeps 1/2 and BN divides by v only. It holds for the first
-layers; deeper ones drift below it, the more the narrower (measured at layer 24: .04 at width 128, .02 at width 512).
+layers of a finite net. ReLU and W scale with what they are given, so nothing brings back norms of samples that have drifted
+apart by chance (the variance of their logarithm grows by 4/n a layer, measured); then (E relu)^2 is less, v is more, and
+deeper layers lie below. At batch 2 n the growth through 59 layers was .73, .37, .30 of the power at n = 96, 192, 320.
 """
 
 POWER_OF_DEPTH = PLAIN_FACTOR
@@ -140,7 +141,9 @@ def finite_size_term(width: Number, batch: Number) -> Number:
     1. Batch: `idealised_pre_activation_factor` has the first block's part exactly.
     2. Width: channels of one draw of W have unequal variances (relative variance of order 1/n, and E[1/s^2] feels
        it); the gates of a block correlate with the W of the last one, again by 1/n.
-    3. Measured CONSTANTS
+    3. Measured for n from 48 to 192, m from 2 n to 8 n, in nets of 60 blocks: of every block with a skip, and of the
+       first four without BN and skip or with BN alone, the factor is off by -1.2 to +1.5 times (1/n + 1/m): first
+       blocks low, last ones high.
     """
     return 1.5 * (1 / width + 1 / batch)
 
@@ -148,7 +151,8 @@ def finite_size_term(width: Number, batch: Number) -> Number:
 def finite_size_term_of_growth(width: Number, batch: Number, depth: Number) -> Number:
     r"""Return the same for a product of the factors of `depth` blocks with BN and skip: :math:`0.4 L (1/n + 1/m)`.
 
-    Deviations have both signs, first blocks low and last ones high, so that a product deviates by much less than L
-    factors: measured PRODUCTS
+    Deviations have both signs, first blocks low and last ones high, so that a product is off by much less than L
+    factors are. Measured in the same nets, of 16 and of 32 blocks: -.08 to +.32 times L (1/n + 1/m); of convolutional
+    nets of 16 blocks, with the fan-in for n, +.06 to +.18.
     """
     return 0.4 * depth * (1 / width + 1 / batch)

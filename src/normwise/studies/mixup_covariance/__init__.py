@@ -23,14 +23,19 @@ STUDY = Study(
         "The Hessian is the second moment f Sigma + mu mu^T: without centring its largest eigenvalue follows the mean and "
         "hardly moves. A first dense BN's running variance is f times the clean one; a convolutional one's is not, for its "
         "pooled variance holds that of the mean image, which mixing leaves alone. BN 'adapts' in training only: on clean data "
-        "in evaluation its outputs vary 1/f times too much, until it is recalibrated."
+        "in evaluation its outputs vary 1/f times too much, until it is recalibrated: then, on those n values, by 1/(n/(n - 1) + "
+        "eps/sigma²)."
     ),
-    outcome="To be said.",
+    outcome=(
+        "The covariance shrinks as the source says, and a dense BN's running variance with it, but the Hessian's largest "
+        "eigenvalue stays unless inputs are centred, a convolutional BN's running variance shrinks less, and what BN adapts "
+        "to are mixed data, so that clean ones come out too wide in evaluation."
+    ),
     advice=(
-        "After Mixup expect activations in evaluation on clean data to be wider than in training, recalibrate on "
-        "clean data only where loss and accuracy on held-back clean data say so (here the loss rose by it, and "
-        "accuracy did not change measurably), and centre the inputs if Mixup is to scale down the Hessian's "
-        "largest eigenvalue too."
+        "After Mixup expect activations in evaluation on clean data to be wider than in training, recalibrate on clean data "
+        "only where held-back clean data say so or fit the temperature of the logits afterwards (here recalibration raised "
+        "the loss by making an unsure network less sure, and no longer did at the best temperature), and centre the inputs "
+        "if Mixup is to scale down the Hessian's largest eigenvalue too."
     ),
     predict=predict,
     measure=measure,

@@ -31,20 +31,21 @@ def figures(result: Measurement) -> dict[str, Figure]:
     made["spectrum"], axes = style.figure(
         "The loss's steepest direction stays as steep",
         "eigenvalue of the Hessian, largest first",
-        "on mixed digits over on clean ones",
+        "eigenvalue of mixed digits over that of clean ones",
     )
     factor = theory.mean_covariance_factor(ALPHA)
     mixed, clean = (theory.hessian_spectrum(covariance, mean, f)[:SHOWN] for f in (factor, 1.0))
     style.curve(axes, index, np.full(SHOWN, factor), "the source:\nall alike", color=style.CLAIM, dashed=True)
     style.curve(axes, index, mixed / clean, "theory")
     style.points(axes, shown["spectrum"], "digits as\nthey are")
-    style.points(axes, shown["spectrum, centred"], "centred", color=style.GREEN, hollow=True)
+    style.points(axes, shown["spectrum, centred"], "centred", color=style.GREEN, hollow=True, aside=4.0)
+    axes.set_xticks(index)
     eps = np.array(result.given["eps over the variance"])
     inflated = float(theory.eval_inflation(factor, eps).mean())
     made["evaluation"], axes = style.figure(
         "After Mixup clean digits come out too wide",
         "batch norm, from the input",
-        "variance of its output in evaluation",
+        "variance of its output on clean digits, in evaluation",
     )
     axes.set_xticks([1, 2, 3])
     style.curve(axes, [0.9, 1.3], [inflated] * 2, "theory of\nthe first")
@@ -52,7 +53,9 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.curve(axes, [0.9, 3.1], [recalibrated] * 2, color=style.GREEN)
     style.points(axes, shown["variance, as trained"], "as trained")
     style.points(axes, shown["variance, recalibrated"], "recalibrated", color=style.GREEN)
-    made["loss"], axes = style.figure("Recalibration takes confidence away", "", "loss on held-back clean digits, nats")
+    made["loss"], axes = style.figure(
+        "After Mixup the loss is a matter of confidence", "", "loss on held-back clean digits, nats"
+    )
     style.points(axes, shown["loss"], "as it is")
     style.points(axes, shown["best loss"], "at its best\ntemperature", color=style.GREEN, hollow=True)
     style.categories(axes, ("trained with\nMixup", "recalibrated on\nclean digits"))

@@ -26,8 +26,9 @@ def beta(count: int, generator: torch.Generator) -> Tensor:
 
 def trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generator) -> dict[str, Any]:
     """Train on mixed digits, and return what the batch norms remember and do to clean ones."""
+    first = BatchNorm(_WIDTH)
     dense = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH),
+        nn.Flatten(), nn.Linear(64, _WIDTH), first, nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH),
         nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 10),
     )  # fmt: skip
     convolutional = nn.Sequential(
@@ -45,8 +46,8 @@ def trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generato
     found["running, convolutional"] = float((ratio * weights).sum())
     found["share of the mean image"] = float((_share_of_mean_image(features) * weights).sum())
     dense_clean = Moments.of(dense[1](images[train].flatten(1)).detach()).variance
-    found["running, dense"] = float((dense[2].get_buffer("running_var").double() / dense_clean).mean())
-    found["eps over the variance"] = (dense[2].eps / dense_clean).tolist()
+    found["running, dense"] = float((first.get_buffer("running_var").double() / dense_clean).mean())
+    found["eps over the variance"] = (first.eps / dense_clean).tolist()
     for when in WHEN:
         if when == WHEN[1]:
             recalibrate(dense, [images[train]])

@@ -71,14 +71,15 @@ def figures(result: Measurement) -> dict[str, Figure]:
             title, "depth in blocks; dots: measured, lines: theory", "growth of the gradient's squared norm", log="y"
         )
         for kind in kinds:
-            label = "its theory at\ninfinite width" if kind == "no skip" else ""
-            style.curve(axes, depths, growths[kind], label, color=_COLORS[kind])
-            style.points(axes, _some(shown[f"{kind}: growth"], every, last=None), _NAMES[kind], color=_COLORS[kind])
+            behind = f":\nends at {_over_theory(result, kind):.2f} of\nits theory" if kind == "no skip" else ""
+            style.curve(axes, depths, growths[kind], color=_COLORS[kind])
+            drawn = _some(shown[f"{kind}: growth"], every, last=None)
+            style.points(axes, drawn, _NAMES[kind] + behind, color=_COLORS[kind])
     style.mark(axes, residual.crossing_depth(), f"theory: {residual.crossing_depth()}")
     for net in LEARNING:
         made[f"{net.lower()}-digits"], axes = style.figure(
-            f"{net} on digits: training moves the factors",
-            "block, from the input; ● at initialisation, ○ trained, line: theory",
+            f"{net} on digits, before and after training",
+            "block; ● at initialisation, ○ trained, lines: theory",
             _RATIO,
         )
         for kind in ("post", "pre"):

@@ -50,10 +50,17 @@ def figures(result: Measurement) -> dict[str, Figure]:
     _limit(axes, VARIANCE_WITHIN)
     made["clusters"] = _of_clusters(result)
     for of, title, unit, within, theirs, independent in (
-        ("mean", "The mean of a few images", _OF_MEAN, MEAN_WITHIN, mean_error, theory.relative_error_of_mean),
+        (
+            "mean",
+            "How far the mean of a few images is off",
+            _OF_MEAN,
+            MEAN_WITHIN,
+            mean_error,
+            theory.relative_error_of_mean,
+        ),
         (
             "variance",
-            "The variance of a few images",
+            "How far the variance of a few images is off",
             _OF_VARIANCE,
             VARIANCE_WITHIN,
             variance_error,
@@ -61,7 +68,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
         ),
     ):
         made[f"{of}-of-images"], axes = style.figure(
-            f"{title}: how noisy, depends on theirs", f"images of {POSITIONS} positions in the batch", unit, log="xy"
+            title, f"images of {POSITIONS} positions in the batch", unit, log="xy"
         )
         _limit(axes, within)
         values = independent(_SIZES * POSITIONS)
