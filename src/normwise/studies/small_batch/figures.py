@@ -119,9 +119,9 @@ def seen(result: Measurement) -> str:
         needed = [_needed(error, moments, within) for error, within in _LIMITS]
         parts.append(
             f"{name}, whose positions correlate by {result.given['correlation'][name]:.3f}, are worth {worth:.3g} values an "
-            f"image for a mean, and by theory {needed[0]} of them make a mean as steady as rule NW203 asks, {needed[1]} a "
-            f"variance; {SMALL} of them were seen to err by {_told(result, 'mean', name)} standard deviations in the mean "
-            f"and by {_told(result, 'variance', name)} of the variance"
+            f"image for a mean, and by theory it takes {needed[0]} to be within the threshold of rule NW203 for a mean, "
+            f"{needed[1]} for a variance; {SMALL} of them were seen to err by {_told(result, 'mean', name)} standard deviations "
+            f"in the mean and by {_told(result, 'variance', name)} of the variance"
         )
     return f"Images of {POSITIONS} positions: {'; '.join(parts)}."
 
