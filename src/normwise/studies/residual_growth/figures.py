@@ -100,10 +100,10 @@ def seen(result: Measurement) -> str:
     """Say how far a net without skip falls behind its theory, and how much gradients grow through nets of digits."""
     share = {kind: _over_theory(result, kind) for kind in ("no skip", *IDEAL)}
     said = (
-        f"At {len(result.series['no skip: growth']['y'])} layers with BN and no skip the gradient has grown to "
-        f"{share['no skip']:.2f} of what theory says of infinite width, whose factor is that of early layers: at width "
-        f"{result.given['width']} later ones lie a little below it, and that multiplies; of pre-activation it is "
-        f"{share['pre']:.2f}, of post-activation {share['post']:.2f}."
+        f"Through {len(result.series['no skip: growth']['y'])} layers with BN and no skip the gradient grew to "
+        f"{share['no skip']:.2f} of what theory says, whose factor is that of early layers: at width {result.given['width']} "
+        f"later ones lie a little below it, and that multiplies. Through pre-activation blocks it grew to {share['pre']:.2f} "
+        f"of it, through post-activation ones to {share['post']:.2f}."
     )
     parts = []
     for net in LEARNING:
