@@ -71,8 +71,8 @@ def seen(result: Measurement) -> str:
     return (
         f"Of the dense network as trained and after recalibration, on held-back clean digits: right on {said['accuracy']} of "
         f"them, loss {said['loss']} nats. Mixup leaves it less sure than right, as its mean largest probability says, "
-        f"{said['confidence']}; activations that come out too wide had made up for a part of that, and recalibration takes it back. Dividing the "
-        f"logits by the best temperature, {said['temperature']}, the loss is {said['best loss']} nats."
+        f"{said['confidence']}; activations that come out too wide had made up for a part of that, and recalibration takes it "
+        f"back. Dividing the logits by the best temperature, {said['temperature']}, the loss is {said['best loss']} nats."
     )
 
 
