@@ -140,6 +140,23 @@ def test_first_layer_without_skip():
     assert_agrees(drawn, residual.PLAIN_FACTOR, rival=1.0, allowance=allowance)  # 1: were BN to undo exactly W's gain
 
 
+def test_norms_of_samples_drift_apart_without_skip():
+    """By 4/n a layer in the variance of their logarithm, so that ReLU's outputs vary more than v and the factor falls."""
+    rng, width, layers = np.random.default_rng(6), 192, 10
+    drift, variance = [], []
+    for _ in range(20):
+        x = rng.normal(size=(256, width))
+        for _ in range(layers):
+            y, _ = normalised(x @ rng.normal(size=(width, width)))
+            x = np.maximum(y, 0)
+        drift.append(np.log(np.square(y).mean(1)).var(ddof=1))
+        variance.append(x.var(0).mean())
+    assert_agrees(
+        np.array(drift), 4 * layers / width, rival=2 / width, allowance=0.6 * layers / width
+    )  # 2/n: of inputs alone
+    assert np.mean(variance) > 1.01 * residual.RELU_VARIANCE
+
+
 @pytest.mark.parametrize("block", [pre, post], ids=lambda block: block.__name__)
 def test_finite_size_terms_are_what_nets_of_two_widths_show(block):
     """Every factor, and the growth, is off by no more; some factor by a fifth at least: no net needs a wider term."""

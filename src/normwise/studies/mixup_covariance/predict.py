@@ -21,7 +21,7 @@ DENSE, CONVOLUTIONAL = (
 )
 INFLATED = "variance of the first BN's output on clean digits, in evaluation"
 RECALIBRATED = "the same after recalibration on clean digits"
-_SCATTER = "the mean of a reciprocal lies above that of the mean, by the squared relative error of running_var"
+_SCATTER = "1/running_var lies above 1 over its mean, on average, by the squared relative error of running_var"
 
 
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
