@@ -73,7 +73,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
 
 
 def _compared(theory: float, kind: str, net: _Net, *, blocks: int = 1, rival: float | None = None) -> Prediction:
-    """Hold a factor, or the growth over so many blocks, against the source's; its own assumptions have exact terms."""
+    """Hold a factor, or the growth over so many blocks, against the source's; for its own assumptions there are derived terms."""
     if kind == "pre":
         claim, finite = (residual.idealised_pre_activation_factor(batch=batch) for batch in (math.inf, net.batch))
     else:
