@@ -22,10 +22,10 @@ _COLORS = dict(zip(KINDS, (style.VERMILLION, style.BLUE, style.GREEN), strict=Tr
 _LABELS = dict(zip(KINDS, ("conditional\nBN", "labels beside\nthe noise", "a network\na class"), strict=True))
 _SAID = {
     "accuracy": ("Drawn digits that are the digit asked for", "share, by a classifier of real digits"),
-    "diversity": ("Difference of a class's drawn digits", "mean distance in pixels between two of a class"),
+    "diversity": ("Diversity of the drawn digits of a class", "mean distance in pixels between two of a class"),
     "distance": (
         "Distance of drawn digits to real ones",
-        "Fréchet distance of a classifier's features to those of digits held back",
+        "Fréchet distance of a classifier's features to digits held back",
     ),
 }
 
@@ -38,13 +38,13 @@ def figures(result: Measurement) -> dict[str, Figure]:
     made = {"pictures": style.gallery("Digits drawn by class, by how the generator is told it", pictures)}
     small, large = shown[f"conditional BN, {SCORES[0]}"]["x"]
     for name, (title, y) in _SAID.items():
-        said = f"{y}\n● about {large:.0f} parameters, ○ about {small:.0f}"
-        made[name], axes = style.figure(title, "", said, log="y" if name == "distance" else "")
+        said = f"○ at most {small:.0f} parameters, ● at most {large:.0f}"
+        made[name], axes = style.figure(title, said, y, log="y" if name == "distance" else "")
         style.categories(axes, _LABELS.values())
         style.curve(axes, axes.get_xlim(), [shown["real"][name]] * 2, "real digits", color=style.SOFT, dashed=True)
         for place, (kind, color) in enumerate(_COLORS.items()):
             scores = shown[f"{kind}, {name}"]
-            for i, aside in ((0, 5.0), (1, -5.0)):
+            for i, aside in ((0, -5.0), (1, 5.0)):
                 one = {"x": [place], "y": [scores["y"][i]], "interval": [scores["interval"][i]]}
                 style.points(axes, one, color=color, hollow=i == 0, aside=aside)
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _COLORS = {
     "joint BN": style.VERMILLION, "separate BN": style.PURPLE, "LayerNorm": style.GREEN, "spectral norm": style.BLUE,
 }  # fmt: skip
-_TRAINED = "● random, ○ trained discriminator"
+_NORM = "the discriminator's norm"
+_TRAINED = f"{_NORM}; ● with random weights, ○ trained"
 
 
 def figures(result: Measurement) -> dict[str, Figure]:
@@ -33,32 +34,24 @@ def figures(result: Measurement) -> dict[str, Figure]:
         "samples": style.gallery("Digits drawn after training, by discriminator", shown["pictures"]),
         "shift": _shift(result),
         "coupling": _by_kind(
-            shown,
-            "The logits of real digits move with the fakes under joint BN",
-            f"shift when the fakes are exchanged, over the logits' spread\n{_TRAINED}",
-            "shift", "shift after",
+            shown, ("shift", "shift after"), "How far the fakes move real digits' logits",
+            "root mean square shift when they are exchanged, over the logits' spread", _TRAINED,
         ),
         "gradient": _by_kind(
-            shown,
-            "The generator's gradient through the discriminator's statistics",
-            f"its norm over that of the direct gradient\n{_TRAINED}",
-            "through", "through after",
+            shown, ("through", "through after"), "Generator's gradient through the statistics",
+            "its norm in the discriminator, over that of the direct gradient", _TRAINED,
         ),
         "steepness": _steepness(shown),
         "contrast": _contrast(result),
         "distance": _over_steps(shown, "distance"),
         "covered": _over_steps(shown, "covered"),
         "oscillation": _by_kind(
-            shown,
-            "Drawn digits that change from one class to another",
-            "share of samples, second half of training\n● at the next look, ○ and back again at the one after",
-            "turned", "back",
+            shown, ("turned", "back"), "Drawn digits that change their class",
+            "share of samples from look to look, second half of training",
+            f"{_NORM}; ● of another class, ○ and then back",
         ),
         "loss": _by_kind(
-            shown,
-            "Swings of the generator's loss, by discriminator",
-            "standard deviation over mean, second half of training",
-            "loss",
+            shown, ("loss",), "Swings of the generator's loss", "standard deviation over mean, second half of training", _NORM
         ),
     }  # fmt: skip
 
@@ -67,14 +60,14 @@ def _shift(result: Measurement) -> Figure:
     given = _given(result)
     moves = np.linspace(0, MOVES[-1], 60)
     made, axes = style.figure(
-        "A linear discriminator's logits of reals move with the fakes",
+        "Logits of reals move with the fakes' mean",
         "move of the fakes, in standard deviations of the reals",
-        "shift of the real logits, root mean square; lines: theory, dots: measured",
+        "shift under a linear discriminator, root mean square; line: theory",
     )
     for name, share, kind in (("joint", 0.5, "joint BN"), ("separate", 1.0, "separate BN")):
         style.curve(axes, moves, [moved(given, move, share) for move in moves], color=_COLORS[kind])
         style.points(axes, result.series[name], kind, color=_COLORS[kind])
-    axes.set_xticks(MOVES)
+    axes.set_xticks(MOVES, [f"{move:g}" for move in MOVES])
     return made
 
 
@@ -84,13 +77,9 @@ def _given(result: Measurement) -> dict[str, np.ndarray]:
 
 def _steepness(shown: Mapping[str, Any]) -> Figure:
     made = _by_kind(
-        shown,
-        "Steepness of whole discriminators of digits",
-        f"Lipschitz constant of a batch's logits\n{_TRAINED}",
-        "lipschitz",
-        "lipschitz after",
-        log=True,
-    )
+        shown, ("lipschitz", "lipschitz after"), "Steepness of discriminators of digits",
+        "Lipschitz constant of a batch's logits", _TRAINED, log="y",
+    )  # fmt: skip
     (axes,) = made.axes
     style.curve(axes, axes.get_xlim(), [1.0, 1.0], "bound under\nspectral norm", color=style.SOFT, dashed=True)
     return made
@@ -98,9 +87,9 @@ def _steepness(shown: Mapping[str, Any]) -> Figure:
 
 def _contrast(result: Measurement) -> Figure:
     made, axes = style.figure(
-        "A discriminator with BN is steeper where images fade",
+        "BN is steeper for images of less contrast",
         "contrast of the images",
-        "Lipschitz constant over that at full contrast; line: theory, dots: measured",
+        "a discriminator's Lipschitz constant over that at contrast 1; line: theory",
         log="y",
     )
     places = np.linspace(0, len(CONTRASTS) - 1, 40)
@@ -114,38 +103,33 @@ def _contrast(result: Measurement) -> Figure:
 
 
 def _over_steps(shown: Mapping[str, Any], name: str) -> Figure:
-    if name == "distance":
-        made, axes = style.figure(
-            "Distance of drawn digits to real ones, by discriminator",
-            "training step",
-            "Fréchet distance of a classifier's features to those of digits held back",
-            log="y",
-        )
-    else:
-        made, axes = style.figure(
-            "Classes of digits that are drawn, by discriminator", "training step", f"classes, of {CLASSES}"
-        )
-        axes.set_ylim(0, CLASSES + 0.5)
-        axes.set_yticks(range(0, CLASSES + 1, 2))
+    distance = name == "distance"
+    made, axes = style.figure(
+        "Distance of drawn digits to real ones" if distance else "Classes of digits that are drawn",
+        f"training step; colours: {_NORM}",
+        "Fréchet distance of a classifier's features to digits held back" if distance else f"classes, of {CLASSES}",
+        log="y" if distance else "",
+    )
     for number, (kind, color) in enumerate(_COLORS.items()):
-        drawn = shown[f"{kind}, {name}"]
+        drawn = {part: values[1::2] for part, values in shown[f"{kind}, {name}"].items()}
         axes.plot(drawn["x"], drawn["y"], color=color, linewidth=0.8, alpha=0.5)
         style.points(axes, drawn, kind, color=color, aside=3.0 * number - 4.5)
-    if name == "distance":
+        axes.set_xticks(drawn["x"])
+    if distance:
         real = [shown["distance of real digits"]] * 2
         style.curve(axes, axes.get_xlim(), real, "real digits", color=style.SOFT, dashed=True)
+    else:
+        axes.set_ylim(0, CLASSES + 0.5)
+        axes.set_yticks(range(0, CLASSES + 1, 2))
     return made
 
 
-def _by_kind(
-    shown: Mapping[str, Any], title: str, y: str, first: str, second: str = "", *, log: bool = False
-) -> Figure:
-    """Draw one number of each kind as dots, and a second as hollow ones."""
-    made, axes = style.figure(title, "", y, log="y" if log else "")
-    asides = {first: -5.0, second: 5.0} if second else {first: 0.0}
+def _by_kind(shown: Mapping[str, Any], names: Sequence[str], title: str, y: str, x: str, *, log: str = "") -> Figure:
+    """Draw one number of each kind as dots, and a second, if there is one, as hollow ones."""
+    made, axes = style.figure(title, x, y, log=log)
     for kind, color in _COLORS.items():
-        for name, aside in asides.items():
-            style.points(axes, shown[f"{kind}, {name}"], color=color, hollow=name == second, aside=aside)
+        for name, aside in zip(names, (-5.0, 5.0) if len(names) > 1 else (0.0,), strict=True):
+            style.points(axes, shown[f"{kind}, {name}"], color=color, hollow=name != names[0], aside=aside)
     style.categories(axes, [kind.replace(" ", "\n") for kind in _COLORS])
     if not log:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -184,13 +168,14 @@ def seen(result: Measurement) -> str:
         ", ".join(f"{kind} {told(shown[f'{kind}, {name}'])}" for kind in kinds)
         for name, kinds in (("loss", _COLORS), ("through after", _COLORS), ("shift after", ["joint BN"]))
     )
+    elsewhere = max(shown[f"{kind}, shift after"]["y"][0] for kind in _COLORS if kind != "joint BN")
     return (
         f"After {steps:.0f} steps the generators' Fréchet distance to the digits held back was, under {', '.join(games)}; in "
         "brackets the classes of ten that are drawn, and the share of samples whose class turns between two looks. As many "
         f"of the real digits that were learnt from are {shown['distance of real digits']:.2f} away. The generator's loss swung "
         f"by (standard deviation over mean, second half of training) {swings}. Of the trained discriminators the generator's "
         f"gradient through the statistics was, over the direct one, {through}; exchanging the fakes moved a real logit, over "
-        f"the logits' spread, by {shifts}, and by nothing elsewhere. {_worse(shown)}"
+        f"the logits' spread, under {shifts}, and by at most {elsewhere:.1g} under the others. {_worse(shown)}"
     )
 
 
