@@ -28,9 +28,9 @@ STUDY = Study(
         "where spectral norm keeps every layer at 1. What follows for training is not predicted but shown."
     ),
     outcome=(
-        "Under joint BN real logits move with the fakes exactly as the mixture's statistics say and under the alternatives "
-        "not at all, but no oscillation came of it at this scale: what is drawn changed no more than under layer norm or "
-        "spectral norm, and the generator's loss swung more than under spectral norm only."
+        "Under joint BN real logits move with the fakes exactly as the mixture's statistics say, and under the alternatives "
+        "not at all, but no instability came of it at this scale: drawn digits changed their class about as often under layer "
+        "norm and spectral norm, of which only the latter had a generator's loss that swung less."
     ),
     advice=(
         "Where a real image's logit must not depend on the fakes beside it take layer norm, spectral norm (which "

@@ -116,8 +116,9 @@ def _over_steps(shown: Mapping[str, Any], name: str) -> Figure:
         style.points(axes, drawn, kind, color=color, aside=3.0 * number - 4.5)
         axes.set_xticks(drawn["x"])
     if distance:
-        real = [shown["distance of real digits"]] * 2
-        style.curve(axes, axes.get_xlim(), real, "real digits", color=style.SOFT, dashed=True)
+        reach, real = axes.get_xlim(), [shown["distance of real digits"]] * 2
+        style.curve(axes, reach, real, "real digits", color=style.SOFT, dashed=True)
+        axes.set_xlim(reach)
     else:
         axes.set_ylim(0, CLASSES + 0.5)
         axes.set_yticks(range(0, CLASSES + 1, 2))
