@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from normwise.errors import NormwiseError
 from normwise.studies.data import digits
 from normwise.studies.digit_scores import TRAINED, covered, diversity, frechet, train_scores
 
@@ -19,7 +20,8 @@ def scores():
 
 
 def test_the_classifier_knows_digits_it_has_not_seen(scores):
-    assert 0.9 < scores.accuracy <= 1
+    right = (scores.classes(IMAGES[TRAINED:]) == LABELS[TRAINED:]).double().mean()
+    assert 0.9 < right <= 1
     assert scores.shares(IMAGES).sum() == pytest.approx(1)
     assert scores.shares(IMAGES).tolist() == pytest.approx([0.1] * 10, abs=0.02)
 
@@ -32,12 +34,20 @@ def test_the_distance_of_gaussians_is_the_closed_form():
     assert frechet(noise, noise * scales + shift) == pytest.approx(5 + 0 + 1 + 0.25)
 
 
-def test_the_distance_sees_noise_and_a_missing_class(scores):
-    reals, held = scores.features(IMAGES[:TRAINED]), slice(TRAINED, None)
-    real = frechet(scores.features(IMAGES[held]), reals)
-    lacking = frechet(scores.features(IMAGES[held][LABELS[held] != 0]), reals)
-    noise = frechet(scores.features(torch.rand(497, 1, 8, 8, generator=torch.Generator().manual_seed(0))), reals)
-    assert real < 0.5 * lacking < 0.05 * noise
+def test_the_distance_is_to_the_digits_held_back_and_sees_noise_and_a_missing_class(scores):
+    count = len(IMAGES) - TRAINED
+    real, lacking = scores.distance(IMAGES[:count]), scores.distance(IMAGES[:TRAINED][LABELS[:TRAINED] != 0][:count])
+    noise = scores.distance(torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert scores.distance(IMAGES[TRAINED:]) == pytest.approx(0, abs=1e-6)
+    assert 0.1 < real < 0.5 * lacking < 0.05 * noise
+
+
+def test_a_distance_depends_on_the_number_so_that_other_numbers_are_refused(scores):
+    features = scores.features(IMAGES[:TRAINED])
+    few, many = (frechet(features[:count], features[-count:]) for count in (100, TRAINED // 2))
+    assert few > 2 * many > 0
+    with pytest.raises(NormwiseError, match="as many as the 497 held back, got 500"):
+        scores.distance(IMAGES[:500])
 
 
 def test_a_fifth_of_its_share_covers_a_class():

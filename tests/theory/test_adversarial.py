@@ -67,32 +67,69 @@ def test_more_fakes_couple_more():
     assert shifts[0] < 0.05 * shifts[-1]
 
 
-@pytest.mark.parametrize(
+def first_order(x, real, fake, count):
+    """The variance of a shift to first order in one over the batch, half of it fakes."""
+    joint = adversarial.joint_moments(real, fake)
+    x_hat, a = (x - joint.mean) / joint.variance**0.5, (fake.mean - joint.mean) / joint.variance**0.5
+    b = fake.variance / joint.variance
+    return (b * (1 + a * x_hat) ** 2 + (x_hat * b) ** 2 / 2) / count
+
+
+CASES = pytest.mark.parametrize(
     ("real_variance", "fake"),
     [(1.0, MeanVariance(0.0, 1.0)), (0.1, MeanVariance(1.0, 0.3))],
     ids=["like the reals", "unlike"],
 )
+
+
+@CASES
 def test_fresh_fakes_of_the_same_distribution(real_variance, fake):
-    """Half the batch of 400 drawn again: the joint statistics move by sampling alone."""
-    rng, count, draws = np.random.default_rng(1), 400, 4000
+    """Half of a batch of 12 drawn again: the joint statistics move by sampling alone, not to first order only."""
+    rng, count, draws = np.random.default_rng(1), 12, 400_000
     real, x = MeanVariance(0.0, real_variance), np.array([-2.0, 0.5, 3.0])
     half = rng.normal(size=(draws, 2, count // 2)) * fake.variance**0.5 + fake.mean
     outputs = []
     for fakes in half.swapaxes(0, 1):
         joint = adversarial.joint_moments(real, moments(fakes.T))
-        outputs.append((x[:, None] - joint.mean) / joint.variance**0.5)
+        outputs.append((x[:, None] - joint.mean) / (joint.variance + 1e-3) ** 0.5)
     squared = np.square(outputs[1] - outputs[0]).T
-    variance = adversarial.fresh_fakes_variance(x, real, fake, count)
-    mean_only = 2 * 0.5 / count * fake.variance / adversarial.joint_moments(real, fake).variance
-    # the second order, relatively about x_hat^2 / m, with the largest x_hat 3.7
-    assert_agrees(squared, variance, rival=mean_only, allowance=variance * 3.7**2 / count)
+    variance = adversarial.fresh_fakes_variance(x, real, fake, count, eps=1e-3)
+    assert_agrees(squared, variance, rival=first_order(x, real, fake, count))
 
 
-def test_fresh_fakes_like_the_reals():
+@CASES
+def test_fresh_fakes_of_many_are_first_order(real_variance, fake):
+    real, x = MeanVariance(0.0, real_variance), np.array([-2.0, 0.5, 3.0])
+    found = adversarial.fresh_fakes_variance(x, real, fake, 1e6)
+    np.testing.assert_allclose(found, first_order(x, real, fake, 1e6), rtol=1e-4)
     same = MeanVariance(0.0, 1.0)
-    assert adversarial.fresh_fakes_variance(0.0, same, same, 32) == pytest.approx(1 / 32)
-    assert adversarial.fresh_fakes_variance(2.0, same, same, 32) == pytest.approx(3 / 32)
+    np.testing.assert_allclose(adversarial.fresh_fakes_variance(2.0, same, same, 1e6), 3e-6, rtol=1e-5)
+
+
+def test_fakes_that_are_all_alike_or_apart_move_nothing_anew():
+    same, alike = MeanVariance(0.0, 1.0), MeanVariance(3.0, 0.0)
+    assert adversarial.fresh_fakes_variance(2.0, same, alike, 8) == pytest.approx(0, abs=1e-30)
     assert adversarial.fresh_fakes_variance(2.0, same, same, 32, share=1.0) == 0
+
+
+def test_a_norm_is_as_steep_as_autograd_finds_it_where_features_fade():
+    x, contrast = torch.tensor([[0.3], [-0.1], [0.2], [0.0]], dtype=torch.float64), 0.05
+    norm = nn.BatchNorm1d(1, affine=False, dtype=torch.float64)
+
+    def steepness(batch):
+        jacobian = torch.autograd.functional.jacobian(norm, batch)[:, 0, :, 0]
+        return torch.linalg.matrix_norm(jacobian, 2).item()
+
+    found = steepness(contrast * x) / steepness(x)
+    variance = x.var(unbiased=False).item()
+    assert adversarial.fading_steepness(contrast, variance, norm.eps) == pytest.approx(found, rel=1e-12)
+    assert found < 0.95 / contrast
+
+
+def test_steepness_is_one_over_the_contrast_until_eps_is_in_the_way():
+    assert adversarial.fading_steepness(0.125, 7.0) == 8
+    assert adversarial.fading_steepness(1.0, 7.0, 0.1) == 1
+    assert adversarial.fading_steepness(1e-9, 3.0, 1.0) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("share", [SHARE, 0.0], ids=["joint", "fakes alone"])

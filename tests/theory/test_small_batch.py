@@ -57,6 +57,45 @@ def test_effective_sizes_agree_with_exact_covariances():
     assert small_batch.relative_error_of_clustered_variance(count // size, size, rho) == pytest.approx(exact)
 
 
+def cluster_moments(clusters):
+    """Moments of clusters `(n, l)` in units of their values' standard deviation, all clusters as likely."""
+    values = (clusters - clusters.mean()) / clusters.std()
+    mean, square = values.mean(1), np.square(values).mean(1)
+    return {
+        "squares": square.var(),
+        "means": np.square(mean).mean(),
+        "shared": np.cov(square, mean**2, bias=True)[0, 1],
+        "fourth": np.mean(mean**4),
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_variance_of_any_clusters_by_enumerating_every_batch(count):
+    """Batches of 1, 2 or 3 of 4 clusters that are neither Gaussian nor alike, with replacement."""
+    clusters = np.array([[0.0, 0.5, 9.0], [1.0, 1.0, 2.0], [-4.0, 0.0, 0.0], [5.0, 5.5, 7.0]])
+    batches = clusters[np.stack(np.meshgrid(*[np.arange(4)] * count), -1).reshape(-1, count)]
+    variance = batches.reshape(len(batches), -1).var(1)
+    predicted = small_batch.relative_error_of_variance_of_clusters(count, **cluster_moments(clusters))
+    assert predicted == pytest.approx(variance.std() / variance.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kurtosis", [-1.2, 0.0, 6.0])
+def test_clusters_of_one_value_are_independent_values(kurtosis):
+    single = {"squares": 2 + kurtosis, "means": 1.0, "shared": 2 + kurtosis, "fourth": 3 + kurtosis}
+    predicted = small_batch.relative_error_of_variance_of_clusters(np.array([2, 9, 64]), **single)
+    assert predicted == pytest.approx(small_batch.relative_error_of_variance(np.array([2, 9, 64]), kurtosis))
+
+
+def test_gaussian_clusters_are_a_case_of_any():
+    size, rho = 10, 0.3
+    means = (1 + (size - 1) * rho) / size
+    squares = 2 * (1 + (size - 1) * rho**2) / size
+    gaussian = {"squares": squares, "means": means, "shared": 2 * means**2, "fourth": 3 * means**2}
+    for clusters in (2, 6, 100):
+        predicted = small_batch.relative_error_of_variance_of_clusters(clusters, **gaussian)
+        assert predicted == pytest.approx(small_batch.relative_error_of_clustered_variance(clusters, size, rho))
+
+
 def test_running_averages_by_unrolling_them():
     a, k = sympy.Symbol("a", positive=True), 7
     weights = [a * (1 - a) ** (k - 1 - j) for j in range(k)]
@@ -64,8 +103,8 @@ def test_running_averages_by_unrolling_them():
     squares = sum(weight**2 for weight in weights)
     assert sympy.simplify(squares - small_batch.variance_of_running_average(a, 1, k)) == 0
     assert small_batch.variance_of_running_average(0.1, 3.0) == pytest.approx(3.0 / 19)
-    assert small_batch.expected_running_value(1.0, 4.0, 0.1, 0) == 1.0
-    assert small_batch.expected_running_value(1.0, 4.0, 0.1, 1e9) == 4.0
+    assert small_batch.remaining_weight(0.1, 0) == 1
+    assert small_batch.remaining_weight(0.1, 1e9) == 0
 
 
 def test_one_update_makes_the_average_that_batch():
@@ -102,7 +141,7 @@ def test_drawn_running_means():
     rng, running = np.random.default_rng(2), np.full(20_000, 5.0)
     for _ in range(updates):
         running += momentum * (rng.normal(size=(runs, count)).mean(1) - running)
-    expected = small_batch.expected_running_value(5.0, 0.0, momentum, updates)
+    expected = 5.0 * small_batch.remaining_weight(momentum, updates)
     assert_agrees(running, expected, rival=0.0)
     predicted = small_batch.variance_of_running_average(momentum, 1 / count, updates)
     limit = small_batch.variance_of_running_average(momentum, 1 / count)

@@ -16,6 +16,9 @@ import numpy as np
 from normwise.theory.mixture import MeanVariance, mixture
 from normwise.theory.number import Array, Number
 
+_NODES = 48  # of each quadrature
+_TAIL = 8.0  # standard deviations, of a chi variable about .7, beyond which nothing is left
+
 
 def joint_moments(real: MeanVariance, fake: MeanVariance, share: float = 0.5) -> MeanVariance:
     r"""Return the statistics of a joint batch with `share` pi of reals.
@@ -56,25 +59,47 @@ def logit_shift(
 
 
 def fresh_fakes_variance(
-    x: Number, real: MeanVariance, fake: MeanVariance, count: Number, *, share: float = 0.5
-) -> Number:
-    r"""Return the variance of one normalised feature's shift when the fakes are drawn again from the SAME distribution.
+    x: Number, real: MeanVariance, fake: MeanVariance, count: float, *, share: float = 0.5, eps: float = 0.0
+) -> Array:
+    r"""Return the variance of one normalised feature's shift when Gaussian fakes are drawn again from the SAME distribution.
 
-    1. To first order in the change, one fake f adds :math:`(1-\pi)/m_f` times
-       :math:`-(\hat f + \hat x \hat f^2 / 2)` to :math:`\hat x`, hats meaning standardised by the joint moments: the
-       mean's part and the variance's.
-    2. For Gaussian :math:`\hat f \sim N(a, b)` this has variance :math:`b (1 + a \hat x)^2 + \hat x^2 b^2 / 2`.
-    3. Old and new fakes are independent, and :math:`m_f = (1-\pi) m`: the factor is :math:`2 (1-\pi)/m`.
+    1. The mean of :math:`m_f = (1-\pi) m` fakes is :math:`N(\mu_f, v_f/m_f)`, and their variance, independent of it,
+       :math:`v_f \chi^2_{m_f-1}/m_f` (Fisher 1925).
+    2. With the real half, which stays, these two are the joint moments and so :math:`\hat x`; its variance is an integral
+       over both, here by Gauss's quadrature.
+    3. Old and new fakes are independent: the shift varies by twice that.
 
-    With fakes like the reals: :math:`\frac{2(1-\pi)}{m} (1 + \hat x^2/2)`. Coupling through sampling noise alone, which
-    no training of the generator removes; it falls with the batch of `count` m values, reals included.
-    Idealised: Gaussian fakes, first order in 1/m, real half fixed. A linear logit over independent channels sums this
-    with weights w^2.
+    To first order, one fake f adds :math:`(1-\pi)/m_f` times :math:`-(\hat f + \hat x \hat f^2/2)`, which for
+    :math:`\hat f \sim N(a, b)` gives :math:`\frac{2(1-\pi)}{m} (b (1 + a \hat x)^2 + \hat x^2 b^2/2)`; with fakes like
+    the reals :math:`\frac{2(1-\pi)}{m} (1 + \hat x^2/2)`, the mean's part and the variance's. Coupling through sampling
+    noise alone, which no training of the generator removes; it falls with the batch of `count` m values, reals included.
+    Exact for Gaussian fakes, at least 2 of them; a linear logit over independent channels sums it with weights w^2.
     """
-    joint = joint_moments(real, fake, share)
-    deviation = joint.variance**0.5
-    x_hat, a, b = (x - joint.mean) / deviation, (fake.mean - joint.mean) / deviation, fake.variance / joint.variance
-    return 2 * (1 - share) / count * (b * (1 + a * x_hat) ** 2 + (x_hat * b) ** 2 / 2)
+    fakes = (1 - share) * count
+    if fakes == 0:
+        return np.zeros(np.broadcast(x, real.mean, fake.mean).shape)
+    z, square, weights = _sample_moments(fakes)
+    grid = (..., None, None)
+    drawn = MeanVariance(
+        np.asarray(fake.mean)[grid] + np.asarray(fake.variance / fakes)[grid] ** 0.5 * z,
+        np.asarray(fake.variance / fakes)[grid] * square,
+    )
+    joint = joint_moments(MeanVariance(np.asarray(real.mean)[grid], np.asarray(real.variance)[grid]), drawn, share)
+    x_hat = (np.asarray(x)[grid] - joint.mean) / (joint.variance + eps) ** 0.5
+    mean = (weights * x_hat).sum((-2, -1), keepdims=True)
+    return 2 * (weights * (x_hat - mean) ** 2).sum((-2, -1))
+
+
+def _sample_moments(count: float) -> tuple[Array, Array, Array]:
+    """Return a grid of standard normal and of chi-squared values, of count - 1 degrees of freedom, and their weights."""
+    z, mass = np.polynomial.hermite_e.hermegauss(_NODES)
+    place, length = np.polynomial.legendre.leggauss(_NODES)
+    top = (count - 1) ** 0.5
+    low, high = max(0.0, top - _TAIL), top + _TAIL
+    chi = low + (high - low) * (place + 1) / 2
+    density = np.exp((count - 2) * np.log(chi / top) - (chi**2 - top**2) / 2)
+    weights = mass[:, None] * (length * density)
+    return z[:, None], chi**2, weights / weights.sum()
 
 
 def gradient_through_statistics(
@@ -111,6 +136,23 @@ def film_coefficients(
     """
     scale = gamma / (statistics.variance + eps) ** 0.5
     return scale, beta - scale * statistics.mean
+
+
+def fading_steepness(contrast: Number, variance: Number, eps: Number = 0.0) -> Number:
+    r"""Return how much steeper BN is for features of which a part c of the contrast is left, over the whole of it.
+
+    1. Over its batch BN's Jacobian by one feature is :math:`1/\sqrt{v + \epsilon}` times a contraction that leaves all
+       directions but two as they are, so that slope is its Lipschitz constant.
+    2. c x has variance c^2 v: the ratio is :math:`\sqrt{(v + \epsilon)/(c^2 v + \epsilon)}`.
+
+    1/c where :math:`c^2 v \gg \epsilon`, and at most :math:`\sqrt{1 + v/\epsilon}`. A network that begins with a linear
+    layer and BN has the same output for c x at eps as for x at :math:`\epsilon/c^2`, so that it is 1/c times as steep
+    where eps does not matter; where it does, how much each feature's ratio counts depends on the layers after it.
+
+    >>> print(fading_steepness(0.25, 1.0), round(fading_steepness(0.25, 1e-3, 1e-5), 2))
+    4.0 3.73
+    """
+    return ((variance + eps) / (contrast**2 * variance + eps)) ** 0.5
 
 
 def conditional_output(

@@ -37,22 +37,25 @@ def mean_covariance_factor(alpha: Number) -> Number:
     return (alpha + 1) / (2 * alpha + 1)
 
 
-def variance_of_covariance_factor(alpha: Number) -> Number:
-    r"""Return the variance of the factor over lambda: the noise of batch variances when each batch draws one lambda.
+def eval_inflation(factor: Number, eps_share: Number = 0.0) -> Number:
+    r"""Return the variance of BN's output on clean data in evaluation, `1 / (f + eps / sigma^2)`: 1.5 at alpha 1.
 
-    :math:`E[\lambda^2(1-\lambda)^2] = \frac{\alpha(\alpha+1)}{4(2\alpha+1)(2\alpha+3)}`, so the variance of
-    :math:`2\lambda(1-\lambda)` is :math:`\frac{\alpha(\alpha+1)}{(2\alpha+1)(2\alpha+3)} -
-    \frac{\alpha^2}{(2\alpha+1)^2}`: 1/45 at alpha 1.
+    `running_var` describes mixed samples, :math:`f \sigma^2`, and BN divides by it plus eps; `eps_share` is eps over
+    the clean variance.
     """
-    return alpha * (alpha + 1) / ((2 * alpha + 1) * (2 * alpha + 3)) - (alpha / (2 * alpha + 1)) ** 2
+    return 1 / (factor + eps_share)
 
 
-def eval_inflation(factor: Number) -> Number:
-    """Return the variance of BN's output on clean data in evaluation, `1 / factor`: 1.5 at alpha 1.
+def recalibrated_variance(count: Number, eps_share: Number = 0.0) -> Number:
+    r"""Return the same once the layer has been recalibrated on n clean values: `1 / (n / (n - 1) + eps / sigma^2)`.
 
-    `running_var` describes mixed samples. Recalibrating on clean data removes the mismatch.
+    Exact on those very values, of variance :math:`\sigma^2` (by n): `running_var` is Bessel's
+    :math:`\frac{n}{n-1} \sigma^2`.
+
+    >>> print(recalibrated_variance(2), recalibrated_variance(2, 2.0))
+    0.5 0.25
     """
-    return 1 / factor
+    return eval_inflation(count / (count - 1), eps_share)
 
 
 def hessian_spectrum(covariance: Array, mean: Array, factor: float = 1.0) -> Array:
@@ -63,20 +66,8 @@ def hessian_spectrum(covariance: Array, mean: Array, factor: float = 1.0) -> Arr
     2. For centred inputs every eigenvalue scales by f, as the source text says.
     3. Otherwise H_f lies between :math:`f H_1` and :math:`H_1` (their differences, :math:`(1-f) \mu\mu^T` and
        :math:`(1-f) \Sigma`, are positive semidefinite), and so does every eigenvalue. They solve
-       :math:`1 = \sum_i (q_i^T\mu)^2 / (\theta - f\sigma_i)` over Sigma's eigenpairs; the top one follows the mean
-       (`top_eigenvalue_bounds`) and hardly scales. Smoothing needs centring: which is what BN does.
+       :math:`1 = \sum_i (q_i^T\mu)^2 / (\theta - f\sigma_i)` over Sigma's eigenpairs; the top one, at least
+       :math:`\|\mu\|^2 + f \mu^T\Sigma\mu/\|\mu\|^2` and at most :math:`\|\mu\|^2 + f\sigma_1`, follows the mean
+       and hardly scales. Smoothing needs centring: which is what BN does.
     """
     return np.linalg.eigvalsh(factor * covariance + np.outer(mean, mean))[::-1]
-
-
-def top_eigenvalue_bounds(covariance: Array, mean: Array, factor: float = 1.0) -> tuple[float, float]:
-    r"""Return bounds on the largest eigenvalue of :math:`f\Sigma + \mu\mu^T`, tight where the mean dominates.
-
-    Below, the Rayleigh quotient at the mean, :math:`\|\mu\|^2 + f \mu^T\Sigma\mu/\|\mu\|^2`, or at Sigma's first
-    eigenvector; above, :math:`\|\mu\|^2 + f\sigma_1` (Weyl). Both lose only their covariance part to f.
-    """
-    eigenvalues, vectors = np.linalg.eigh(covariance)
-    length = float(mean @ mean)
-    along = float(mean @ covariance @ mean) / length if length else 0.0
-    at_first = factor * eigenvalues[-1] + (vectors[:, -1] @ mean) ** 2
-    return max(length + factor * along, float(at_first)), length + factor * float(eigenvalues[-1])

@@ -76,6 +76,26 @@ def relative_error_of_clustered_variance(clusters: Number, size: Number, correla
     return deviation / ((clusters - 1) * between + inner * within)
 
 
+def relative_error_of_variance_of_clusters(
+    clusters: Number, *, squares: Number, means: Number, shared: Number, fourth: Number
+) -> Number:
+    r"""Return the same, exactly, for clusters of any distribution: images as they come.
+
+    Values in units of their standard deviation, from their expectation; a cluster's mean is t and its mean square q.
+    Arguments: squares :math:`Var(q)`, means :math:`E t^2`, shared :math:`Cov(q, t^2)`, fourth :math:`E t^4`.
+
+    1. The batch variance is :math:`\bar q - \bar t^2` over N clusters, its expectation :math:`1 - E t^2 / N`.
+    2. :math:`Var(\bar q) = Var(q)/N`; :math:`Cov(\bar q, \bar t^2) = Cov(q, t^2)/N^2`, as pairs of two clusters average
+       to 0; :math:`Var(\bar t^2) = 2 (E t^2)^2/N^2 + (E t^4 - 3 (E t^2)^2)/N^3`.
+    3. Hence the first less twice the second plus the third, its square root over the expectation.
+
+    Clusters of one value give `relative_error_of_variance`, Gaussian ones `relative_error_of_clustered_variance`.
+    """
+    variance = squares / clusters - 2 * shared / clusters**2 + 2 * means**2 / clusters**2
+    variance = variance + (fourth - 3 * means**2) / clusters**3
+    return variance**0.5 / (1 - means / clusters)
+
+
 def remaining_weight(momentum: Number, updates: Number) -> Number:
     """Return the share of its initial value that a running average still holds: `(1 - a)^k`.
 
@@ -83,14 +103,6 @@ def remaining_weight(momentum: Number, updates: Number) -> Number:
     0.047
     """
     return (1 - momentum) ** updates
-
-
-def expected_running_value(initial: Number, limit: Number, momentum: Number, updates: Number) -> Number:
-    """Return the expected running average after k updates by values of expectation `limit`.
-
-    `initial` is 0 for a fresh `running_mean` and 1 for a fresh `running_var`.
-    """
-    return limit + remaining_weight(momentum, updates) * (initial - limit)
 
 
 def variance_of_running_average(momentum: Number, variance_of_update: Number, updates: Number = math.inf) -> Number:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from normwise.layers import BatchInfo, BatchNorm, DomainBatchNorm
 PIXELS, LATENT = 64, 16
 _WIDTH, _SLOPE = 128, 0.2
 _RATE, _BETAS = 1e-3, (0.5, 0.999)  # the same for all
-_ITERATIONS = 300  # of the power method, after which a norm is known to 3 digits
 
 
 @dataclass(frozen=True)
@@ -101,65 +99,3 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-@torch.no_grad()
-def hold_weights(model: nn.Module) -> None:
-    """Let the power iterations of spectral norms converge, and hold them there, also in training."""
-    for module in model.modules():
-        if isinstance(module, nn.utils.parametrize.ParametrizationList):
-            for _ in range(_ITERATIONS):
-                module()
-            module.eval()
-
-
-@contextmanager
-def constant_statistics(model: nn.Module) -> Generator[None]:
-    """Treat the statistics of all norms as constants in backward passes through what is computed inside."""
-
-    def hold(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        (x,) = inputs
-        return output.detach() + (x - x.detach()) * _slope(norm, x.detach())
-
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm | DomainBatchNorm | nn.LayerNorm)]
-    handles = [norm.register_forward_hook(hold) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _slope(norm: BatchNorm | DomainBatchNorm | nn.LayerNorm, x: Tensor) -> Tensor:
-    """Return what the norm multiplies x by."""
-    if isinstance(norm, nn.LayerNorm):
-        variance = x.var(1, unbiased=False, keepdim=True)
-    elif isinstance(norm, DomainBatchNorm):
-        domain = BatchInfo.current().domain
-        variance = torch.stack([x[domain == d].var(0, unbiased=False) for d in range(norm.num_domains)])[domain]
-    else:
-        variance = x.var(0, unbiased=False)
-    slope = (variance + norm.eps) ** -0.5
-    return slope if norm.weight is None else slope * norm.weight.detach()
-
-
-def through_statistics(model: nn.Module, real: Tensor, fake: Tensor, loss: Callable[[Tensor], Tensor]) -> float:
-    """Return the norm of the fakes' gradient that flows through statistics, over that of what flows beside them."""
-    fake = fake.detach().requires_grad_()
-
-    def gradient() -> Tensor:
-        return torch.autograd.grad(loss(judge(model, real, fake)[1]), fake)[0]
-
-    whole = gradient()
-    with constant_statistics(model):
-        direct = gradient()
-    return float((whole - direct).norm() / direct.norm())
-
-
-def lipschitz(model: nn.Module, real: Tensor, fake: Tensor) -> float:
-    """Return the largest singular value of all logits' Jacobian by the whole batch: its Lipschitz constant there."""
-    real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
-    logits = torch.cat(judge(model, real, fake))
-    rows = [torch.cat(torch.autograd.grad(logit, (real, fake), retain_graph=True)) for logit in logits]
-    jacobian = torch.stack(rows).flatten(1)
-    return float(torch.linalg.matrix_norm(jacobian, 2))

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from normwise.layers import BatchNorm
-from normwise.studies import linear_discriminator as linear
 from normwise.studies.data import digits
-
-
-def test_reals_stay_where_fakes_do():
-    real, fake, other = torch.rand(3, 6, 4)
-    model = nn.Sequential(BatchNorm(4), nn.Linear(4, 1))
-    assert linear.magnitude(linear.shift(model, real, fake, fake)) == 0
-    assert linear.magnitude(linear.shift(model, real, fake, other)) > 0.001
+from normwise.studies.discriminator_coupling import linear
+from normwise.studies.discriminator_coupling.predict import SHIFT, SHIFT_APART, THROUGH_APART
 
 
 def test_a_norm_is_as_steep_as_its_least_deviation():
@@ -28,8 +21,8 @@ def test_a_norm_is_as_steep_as_its_least_deviation():
 def test_all_that_is_measured_apart_is_nothing_or_all():
     pixels, generator = digits()[0].flatten(1), torch.Generator().manual_seed(0)
     estimates, given, shown = linear.look_at_linear(pixels, draws=3, replicates=3, generator=generator)
-    assert estimates["shift, apart"].value == 0 < estimates["shift"].value
-    assert estimates["through, apart"].value == pytest.approx(1, rel=0.01)
+    assert estimates[SHIFT_APART].value == 0 < estimates[SHIFT].value
+    assert estimates[THROUGH_APART].value == pytest.approx(1, rel=0.01)
     assert len(given["weight"]) == len(given["real"][0])
     assert shown["joint"]["y"][0] == 0
     assert sorted(shown["joint"]["y"]) == shown["joint"]["y"]

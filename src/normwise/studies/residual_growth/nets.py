@@ -1,4 +1,4 @@
-"""Residual nets of one block repeated, and the gradient's growth through them: what the study of residual growth measures."""
+"""Residual nets of one block repeated, and the gradient's growth through them."""
 
 from __future__ import annotations
 

@@ -12,9 +12,11 @@ from normwise.care.recalibrate import recalibrate
 from normwise.core.moments import Moments
 from normwise.layers import BatchNorm
 
-_WIDTH, _BATCH = 64, 128
+_WIDTH, BATCH, TRAINED = 64, 128, 1300  # channels, digits in a batch, digits that are learnt
 _EPOCHS = {"tiny": 1, "quick": 5, "full": 20}
-_SETTLING = {"tiny": 15, "quick": 60, "full": 300}  # batches that running statistics are averaged over
+SETTLING = {"tiny": 15, "quick": 60, "full": 300}  # batches that running statistics are averaged over
+WHEN = ("as trained", "recalibrated")
+_TEMPERATURES = torch.logspace(-1, 0.3, 100, dtype=torch.float64)
 
 
 def beta(count: int, generator: torch.Generator) -> Tensor:
@@ -24,15 +26,16 @@ def beta(count: int, generator: torch.Generator) -> Tensor:
 
 def trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generator) -> dict[str, Any]:
     """Train on mixed digits, and return what the batch norms remember and do to clean ones."""
+    first = BatchNorm(_WIDTH)
     dense = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH),
+        nn.Flatten(), nn.Linear(64, _WIDTH), first, nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH),
         nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), BatchNorm(_WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 10),
     )  # fmt: skip
     convolutional = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False), BatchNorm(16), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
         nn.Linear(256, 10),
     )  # fmt: skip
-    train, held = slice(0, 1300), slice(1300, None)
+    train, held = slice(0, TRAINED), slice(TRAINED, None)
     found: dict[str, Any] = {}
     for model in (dense, convolutional):
         _fit(model, images[train], labels[train], size, generator)
@@ -43,12 +46,14 @@ def trained(images: Tensor, labels: Tensor, size: str, generator: torch.Generato
     found["running, convolutional"] = float((ratio * weights).sum())
     found["share of the mean image"] = float((_share_of_mean_image(features) * weights).sum())
     dense_clean = Moments.of(dense[1](images[train].flatten(1)).detach()).variance
-    found["running, dense"] = float((dense[2].get_buffer("running_var").double() / dense_clean).mean())
-    found["variance"] = _outputs(dense, images[train])
-    found["accuracy"], found["loss"] = _scores(dense, images[held], labels[held])
-    recalibrate(dense, [images[train]])
-    found["variance, recalibrated"] = _outputs(dense, images[train])
-    found["accuracy, recalibrated"], found["loss, recalibrated"] = _scores(dense, images[held], labels[held])
+    found["running, dense"] = float((first.get_buffer("running_var").double() / dense_clean).mean())
+    found["eps over the variance"] = (first.eps / dense_clean).tolist()
+    for when in WHEN:
+        if when == WHEN[1]:
+            recalibrate(dense, [images[train]])
+        found[f"variance, {when}"] = _outputs(dense, images[train])
+        scores = _scores(dense, images[held], labels[held])
+        found |= {f"{score}, {when}": value for score, value in scores.items()}
     return found
 
 
@@ -62,10 +67,10 @@ def _fit(model: nn.Module, x: Tensor, y: Tensor, size: str, generator: torch.Gen
             for norm in (module for module in model.modules() if isinstance(module, BatchNorm)):
                 norm.reset_running_stats()
                 norm.momentum = None
-        for _ in range(_SETTLING[size] if settling else len(x) // _BATCH):
-            chosen = torch.randint(len(x), (_BATCH,), generator=generator)
-            other = torch.randint(len(x), (_BATCH,), generator=generator)
-            weight = beta(_BATCH, generator).unsqueeze(1)
+        for _ in range(SETTLING[size] if settling else len(x) // BATCH):
+            chosen = torch.randint(len(x), (BATCH,), generator=generator)
+            other = torch.randint(len(x), (BATCH,), generator=generator)
+            weight = beta(BATCH, generator).unsqueeze(1)
             image_weight = weight.float().view(-1, 1, 1, 1)
             mixed = x[chosen] + (x[other] - x[chosen]) * image_weight
             with torch.set_grad_enabled(not settling):
@@ -98,8 +103,18 @@ def _outputs(model: nn.Sequential, x: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def _scores(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the accuracy and the cross-entropy in evaluation."""
-    logits = model.eval()(x)
+def _scores(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Return in evaluation the accuracy, how sure the network is, its cross-entropy, and both at the best temperature.
+
+    The temperature is what logits are divided by; below 1 the network was less sure than it could be.
+    """
+    logits = model.eval()(x).double()
     model.train()
-    return float((logits.argmax(1) == y).double().mean()), float(functional.cross_entropy(logits, y))
+    losses = torch.stack([functional.cross_entropy(logits / temperature, y) for temperature in _TEMPERATURES])
+    return {
+        "accuracy": float((logits.argmax(1) == y).double().mean()),
+        "confidence": float(logits.softmax(1).amax(1).mean()),
+        "loss": float(functional.cross_entropy(logits, y)),
+        "best loss": float(losses.min()),
+        "temperature": float(_TEMPERATURES[losses.argmin()]),
+    }

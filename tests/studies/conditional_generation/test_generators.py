@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from normwise.studies import conditional_generators as nets
+from normwise.studies.conditional_generation import generators as nets
 from normwise.studies.data import digits
 
 CONDITIONAL = nets.KINDS["conditional BN"]

@@ -1,0 +1,31 @@
+"""What is said of the games: worse is what lies apart, on the wrong side, by more than both intervals."""
+
+from __future__ import annotations
+
+import pytest
+
+from normwise.studies.discriminator_coupling.figures import _worse
+
+
+@pytest.fixture
+def shown() -> dict[str, dict[str, list[float]]]:
+    """Four kinds that are alike in everything: 5 +- 1 at the end, whatever they were before."""
+    kinds, names = ("joint BN", "separate BN", "LayerNorm", "spectral norm"), ("distance", "turned", "back", "loss")
+    return {f"{kind}, {name}": {"y": [9.0, 5.0], "interval": [0.0, 1.0]} for kind in kinds for name in names}
+
+
+def test_what_overlaps_is_not_worse(shown):
+    shown["joint BN, loss"]["y"][-1] = 6.9
+    assert (
+        _worse(shown) == "Joint BN was measurably worse in nothing than LayerNorm, and in nothing than spectral norm."
+    )
+
+
+def test_what_lies_above_is_worse_and_what_lies_below_is_not(shown):
+    shown["joint BN, loss"]["y"][-1] = 7.1
+    shown["spectral norm, distance"] = {"y": [1.0], "interval": [2.9]}
+    shown["joint BN, back"]["y"][-1] = 1.0
+    assert _worse(shown) == (
+        "Joint BN was measurably worse in the loss's swings than LayerNorm, and in distance and the loss's swings than "
+        "spectral norm."
+    )
