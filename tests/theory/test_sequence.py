@@ -58,24 +58,6 @@ def test_alive_counts_sequences_that_have_a_step():
     assert sequence.alive(lengths).tolist() == [int(sum(lengths > t)) for t in range(5)]
 
 
-def test_drawn_sequences_of_uneven_length():
-    rng, steps, runs = np.random.default_rng(1), 20, 2000
-    lengths = np.repeat(np.arange(5, 21), 8)
-    counts = sequence.alive(lengths)
-    mask = lengths[:, None] > np.arange(steps)
-    biases, timewise = np.empty((runs, steps)), np.empty((runs, steps))
-    for run in range(runs):
-        x = np.where(mask, 0.3 * np.arange(steps) + rng.normal(size=mask.shape), np.nan)
-        means = np.nansum(x, 0) / counts
-        biases[run] = (means - np.nanmean(x)) / np.nanstd(x)
-        timewise[run] = means - 0.3 * np.arange(steps)
-    equal_lengths = sequence.linear_drift_bias(np.arange(steps), steps, 0.3)
-    predicted = sequence.pooled_output(drifting(steps), counts)
-    # sample moments of n values in place of true ones: relative order 1/n
-    assert_agrees(biases, predicted.mean, rival=equal_lengths, allowance=np.abs(predicted.mean) * 2 / counts.sum())
-    assert_agrees(timewise**2, sequence.timewise_error(counts) ** 2, rival=1 / len(lengths))
-
-
 def exact_bias(utterances, draws):
     """The mean output at every step over all batches of `draws` out of three utterances, with replacement."""
     sums, alive = np.zeros((2, 4))
@@ -206,6 +188,24 @@ def test_rounding_far_from_zero_is_that_of_the_mean():
     spread = np.random.default_rng(9).normal(size=(100, 2000, 5)).std(2)
     predicted = sequence.timewise_rounding(5, 1e9) * 2**24 / 8e9
     assert_agrees((1 / spread).mean(1), predicted, rival=1 / spread.mean())
+
+
+def test_drawn_sequences_of_uneven_length():
+    rng, steps, runs = np.random.default_rng(1), 20, 2000
+    lengths = np.repeat(np.arange(5, 21), 8)
+    counts = sequence.alive(lengths)
+    mask = lengths[:, None] > np.arange(steps)
+    biases, timewise = np.empty((runs, steps)), np.empty((runs, steps))
+    for run in range(runs):
+        x = np.where(mask, 0.3 * np.arange(steps) + rng.normal(size=mask.shape), np.nan)
+        means = np.nansum(x, 0) / counts
+        biases[run] = (means - np.nanmean(x)) / np.nanstd(x)
+        timewise[run] = means - 0.3 * np.arange(steps)
+    equal_lengths = sequence.linear_drift_bias(np.arange(steps), steps, 0.3)
+    predicted = sequence.pooled_output(drifting(steps), counts)
+    # sample moments of n values in place of true ones: relative order 1/n
+    assert_agrees(biases, predicted.mean, rival=equal_lengths, allowance=np.abs(predicted.mean) * 2 / counts.sum())
+    assert_agrees(timewise**2, sequence.timewise_error(counts) ** 2, rival=1 / len(lengths))
 
 
 GROUPINGS = {

@@ -142,14 +142,6 @@ def drawn_output(steps: MeanVariance, counts: Array) -> MeanVariance:
     return MeanVariance(drawn_bias(np.asarray(output.mean), scatter), output.variance * spread)
 
 
-def timewise_error(counts: Number) -> Number:
-    r"""Return the standard error of a step's own mean, in that step's standard deviations: :math:`1/\sqrt{n_t}`.
-
-    It is the price of time-wise statistics: no bias, but late steps of uneven sequences have few values.
-    """
-    return counts**-0.5
-
-
 def drawn_timewise_error(sequences: int, share: float, least: int = 1) -> float:
     r"""Return `timewise_error` in root mean square where each of the sequences has the step with a chance `share`.
 
@@ -180,6 +172,14 @@ def timewise_rounding(count: int, mean: float, digits: int = 24) -> float:
     """
     inverse = (count / 2) ** 0.5 * math.gamma(count / 2 - 1) / math.gamma((count - 1) / 2)
     return 2.0**-digits * ((count + 3) * ((mean**2 + 1 / count) ** 0.5 * inverse + 1) + 1)
+
+
+def timewise_error(counts: Number) -> Number:
+    r"""Return the standard error of a step's own mean, in that step's standard deviations: :math:`1/\sqrt{n_t}`.
+
+    It is the price of time-wise statistics: no bias, but late steps of uneven sequences have few values.
+    """
+    return counts**-0.5
 
 
 def jacobian(x: Array, groups: Array, eps: float = 0.0) -> Array:
