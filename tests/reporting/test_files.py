@@ -44,3 +44,14 @@ def test_a_path_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, 
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def interrupted(*_names):
+        raise KeyboardInterrupt
+
+    (tmp_path / "page.html").write_text("old")
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "page.html", "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"page.html": "old"}

@@ -1,1 +1,1 @@
-"""The command line: `app` wires, one command a file."""
+"""The command line: `app` runs it, `commands` wires, one command a file."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from normwise.cli.interrupt import interruptible
 from normwise.cli.output import log
 from normwise.errors import UsageError
 
@@ -59,6 +60,11 @@ def run(
     interrupted.
     A study that lacks optional data is left out, and the book says what to install; if none is left, that is an error.
     """
+    with interruptible("finished studies are kept: run the same command to go on"):
+        _run(name, every, output, size, seed)
+
+
+def _run(name: str | None, every: bool, output: Path, size: str, seed: int) -> None:
     from normwise.reporting import style
     from normwise.studies.book import write_book
     from normwise.studies.estimate import DOUBT
@@ -73,12 +79,8 @@ def run(
     chosen = known if name is None else [find_study(name)]
     with style.look():
         pass  # refuse before the work, not after it, where figures cannot be drawn
-    try:
-        with _bar(len(chosen)) as progress:
-            outcomes = run_studies(chosen, output, size=size, seed=seed, progress=progress, tell=log)
-    except KeyboardInterrupt:
-        log("interrupted; finished studies are kept: run the same command to go on")
-        raise typer.Exit(130) from None
+    with _bar(len(chosen)) as progress:
+        outcomes = run_studies(chosen, output, size=size, seed=seed, progress=progress, tell=log)
     missing = [outcome for outcome in outcomes if isinstance(outcome, Missing)]
     results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
     if not results:

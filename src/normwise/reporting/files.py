@@ -22,8 +22,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt as well
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)
         raise UsageError(f"output: cannot write '{path}' ({reason}); choose another path") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from normwise.errors import DataError, MissingDataError
-from normwise.studies.vowels import CHANNELS, LONGEST, SPEAKERS, read_utterances, vowels
+from normwise.studies.sequence_drift.vowels import CHANNELS, LONGEST, SPEAKERS, read_utterances, vowels
 
 
 def line(steps, label, start=0):
