@@ -105,7 +105,9 @@ class Measurement:
         estimates, idealised = (
             {name: Estimate(**one) for name, one in document[part].items()} for part in ("estimates", "idealised")
         )
-        return Measurement(estimates, document["given"], document["series"], idealised, tuple(document.get("missing", ())))
+        return Measurement(
+            estimates, document["given"], document["series"], idealised, tuple(document.get("missing", ()))
+        )
 
 
 @dataclass(frozen=True)
