@@ -13,13 +13,28 @@ import torch
 from normwise.errors import MissingDataError, MissingExtraError
 from normwise.studies.estimate import Estimate, dots, series
 from normwise.studies.graph_correlation import correlated, neighbourhoods
-from normwise.studies.graph_correlation import predict as named
 from normwise.studies.graph_correlation.graphs import Graph, cora, neighbours_of_digits
 from normwise.studies.graph_correlation.networks import NORMS, Split, accuracy, trained
+from normwise.studies.graph_correlation.predict import (
+    BALL,
+    EVAL,
+    EXACT,
+    FEW,
+    MERGED,
+    MIXED,
+    NEGATIVE,
+    NEGATIVE_POPULATION,
+    RHO,
+    RUNNING,
+    STRONG,
+    TRAIN,
+    mixed,
+    neighbouring,
+)
 from normwise.studies.study import Measurement, Progress, tracked
 
-CORRELATIONS = (0.0, 0.4, 0.7, named.RHO)
-OF_FEW = (-1 / (named.FEW - 1), -0.1, 0.0, 0.2, 0.4)
+CORRELATIONS = (0.0, 0.4, 0.7, RHO)
+OF_FEW = (-1 / (FEW - 1), -0.1, 0.0, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
@@ -88,29 +103,29 @@ def _made(batches: int, generator: torch.Generator) -> dict[str, Any]:
     kept = [correlated.trained_and_kept(rho, batches, generator) for rho in CORRELATIONS]
     one: dict[str, Any] = {name: [each[name] for each in kept] for name in kept[0]}
     one["inflated"] = [correlated.evaluated(rho, _EVALUATED * batches, generator) for rho in CORRELATIONS]
-    at = CORRELATIONS.index(named.RHO)
-    one[named.RUNNING], one[named.EVAL], one[named.MERGED] = (one[n][at] for n in ("running", "inflated", "merged"))
-    one[named.EXACT] = correlated.exponentially(named.RHO, batches, generator)
-    one[named.TRAIN] = correlated.trained_and_kept(named.STRONG, batches, generator)["train"]
-    few = [correlated.variances(rho, named.FEW, 2 * batches, generator) for rho in OF_FEW]
+    at = CORRELATIONS.index(RHO)
+    one[RUNNING], one[EVAL], one[MERGED] = (one[n][at] for n in ("running", "inflated", "merged"))
+    one[EXACT] = correlated.exponentially(RHO, batches, generator)
+    one[TRAIN] = correlated.trained_and_kept(STRONG, batches, generator)["train"]
+    few = [correlated.variances(rho, FEW, 2 * batches, generator) for rho in OF_FEW]
     one["bessel"], one["population"] = np.transpose(few).tolist()
-    one[named.NEGATIVE], one[named.NEGATIVE_POPULATION] = few[0]
+    one[NEGATIVE], one[NEGATIVE_POPULATION] = few[0]
     return one
 
 
 def _kept(graph: Graph, plan: _Plan, generator: torch.Generator) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Return what an average keeps of batches of one and of several neighbourhoods, and how correlated those are."""
     around = neighbourhoods.smoothed(graph)
-    near = around[:, : named.BALL // named.MIXED]
+    near = around[:, : BALL // MIXED]
     variance, together = neighbourhoods.variance_and_correlation(around)
-    variance_near, mixed = neighbourhoods.variance_and_correlation(near)
-    ratios: dict[str, list[float]] = {named.neighbouring(graph.name): [], named.mixed(graph.name): []}
+    variance_near, nearer = neighbourhoods.variance_and_correlation(near)
+    ratios: dict[str, list[float]] = {neighbouring(graph.name): [], mixed(graph.name): []}
     for _ in range(2 * plan.replicates):
         one = neighbourhoods.averaged(around, 1, _EVALUATED * plan.batches, generator)
-        several = neighbourhoods.averaged(near, named.MIXED, plan.batches, generator)
-        ratios[named.neighbouring(graph.name)].append(one / variance)
-        ratios[named.mixed(graph.name)].append(several / variance_near)
-    return ratios, {"together": together, "mixed": mixed}
+        several = neighbourhoods.averaged(near, MIXED, plan.batches, generator)
+        ratios[neighbouring(graph.name)].append(one / variance)
+        ratios[mixed(graph.name)].append(several / variance_near)
+    return ratios, {"together": together, "mixed": nearer}
 
 
 def _by_norm(graph: Graph, epochs: int, seeds: list[int]) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def _by_norm(graph: Graph, epochs: int, seeds: list[int]) -> dict[str, Any]:
 
 def _by_mixture(graph: Graph, steps: int, seeds: list[int]) -> tuple[dict[str, Any], list[float]]:
     """Return accuracy and what is kept by way, over the neighbourhoods in a batch, and how correlated those are."""
-    runs = [[neighbourhoods.learnt(graph, mixed, steps, seed) for mixed in neighbourhoods.MIXTURES] for seed in seeds]
+    runs = [[neighbourhoods.learnt(graph, count, steps, seed) for count in neighbourhoods.MIXTURES] for seed in seeds]
     drawn = {
         what: {
             way: series(range(len(neighbourhoods.MIXTURES)), [[one[what][way] for one in run] for run in runs])
