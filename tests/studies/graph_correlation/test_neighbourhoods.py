@@ -32,7 +32,7 @@ def test_an_average_of_pure_neighbourhoods_keeps_nothing_and_of_mixed_ones_the_m
 def test_one_neighbourhood_a_batch_hides_variance_that_the_others_keep():
     """Balls of 64 of the cliques' 400 nodes hold one class each."""
     with torch.random.fork_rng(devices=[]):
-        found = learnt(cliques(400), 1, 60, 0)
+        found = learnt(cliques(400), 1, 60, 200, 0)
     assert found["kept"]["BatchNorm"] == pytest.approx(1 - found["correlation"], abs=0.15)
     assert found["correlation"] > 0.3
     assert found["kept"]["GraphBatchNorm"] == pytest.approx(1, abs=0.15)

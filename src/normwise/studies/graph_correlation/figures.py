@@ -10,7 +10,7 @@ import numpy as np
 from normwise.reporting import style
 from normwise.reporting.slider import Slider
 from normwise.studies.estimate import told
-from normwise.studies.graph_correlation.neighbourhoods import FOLLOWED, MIXTURES
+from normwise.studies.graph_correlation.neighbourhoods import MIXTURES
 from normwise.studies.graph_correlation.networks import NODE
 from normwise.studies.graph_correlation.predict import BALL, EPS, FEW, MOMENTUM, NODES
 from normwise.studies.study import Measurement
@@ -34,7 +34,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     made = {"kept": _kept(result), "output": _output(result), "negative": _negative(result)}
     for graph, drawn in result.series["mixtures"].items():
         correlations = result.given["correlation at the norm"][graph]
-        made[f"kept-{graph}"] = _kept_of(graph, drawn["kept"], correlations)
+        made[f"kept-{graph}"] = _kept_of(graph, drawn["kept"], correlations, result.given["followed batches"])
         made[f"mixed-{graph}"] = _mixed(graph, drawn["accuracy"])
         made[f"accuracy-{graph}"] = _norms(graph, result.series["accuracy"][graph])
     return made
@@ -93,7 +93,7 @@ def _negative(result: Measurement) -> Figure:
     return made
 
 
-def _kept_of(graph: str, kept: Mapping[str, Any], correlations: list[float]) -> Figure:
+def _kept_of(graph: str, kept: Mapping[str, Any], correlations: list[float], batches: int) -> Figure:
     """Draw what a trained network's norm keeps, over the neighbourhoods in a batch, and what is expected of it."""
     made, axes = style.figure(
         f"A batch of neighbours hides variance ({graph})", _MIXED, "running variance over that of all neighbourhoods"
@@ -101,7 +101,7 @@ def _kept_of(graph: str, kept: Mapping[str, Any], correlations: list[float]) -> 
     places, sizes = np.arange(len(MIXTURES)), [BALL // mixed for mixed in MIXTURES]
     each = list(zip(correlations, sizes, MIXTURES, strict=True))
     whole = [theory.mixed_correlation(rho, size, mixed) for rho, size, mixed in each]
-    merged = [theory.merged_variance(1.0, rho, size, mixed * 2 * FOLLOWED) for rho, size, mixed in each]
+    merged = [theory.merged_variance(1.0, rho, size, mixed * batches) for rho, size, mixed in each]
     between = theory.exponentially_merged_variance(1.0, np.array(whole), BALL, MOMENTUM, unbiased=False)
     style.curve(axes, places, theory.batch_variance(1.0, np.array(whole)), color=style.PURPLE)
     style.curve(axes, places, between, color=style.ORANGE)
@@ -131,7 +131,7 @@ def _ways(made: Figure, drawn: Mapping[str, Any]) -> None:
 
 def _norms(graph: str, scores: Mapping[str, Any]) -> Figure:
     made, axes = style.figure(
-        f"{graph} as one batch, by norm",
+        f"One batch, all of {graph}: eight norms",
         "accuracy on held-back nodes",
         "a graph network's norm; a batch is the whole graph",
     )
@@ -154,8 +154,8 @@ def seen(result: Measurement) -> str:
     if not mixtures:
         return ""
     return (
-        f"Accuracy on held-back nodes after training on batches of one neighbourhood of {BALL} labelled nodes' neighbours, and of "
-        f"{MIXTURES[-1]} of {BALL // MIXTURES[-1]}: {'; '.join(mixtures)}. With the whole graph as one batch: {'; '.join(norms)}."
+        f"Accuracy on held-back nodes after training on batches of one neighbourhood of {BALL} nodes, and of "
+        f"{MIXTURES[-1]} of {BALL // MIXTURES[-1]} nodes: {'; '.join(mixtures)}. With the whole graph as one batch: {'; '.join(norms)}."
     )
 
 

@@ -42,7 +42,7 @@ class _Plan:
     """How much is measured.
 
     Batches and replicates of what is drawn; networks of each norm on the whole graph, and for how many epochs; networks
-    of each way on batches of neighbourhoods, and for how many steps.
+    of each way on batches of neighbourhoods, for how many steps, and how many batches their norms follow afterwards.
     """
 
     batches: int
@@ -51,12 +51,13 @@ class _Plan:
     epochs: int
     mixed_networks: int
     steps: int
+    followed: int
 
 
 _PLANS = {
-    "tiny": _Plan(40, 8, 3, 1, 3, 3),
-    "quick": _Plan(80, 8, 3, 30, 4, 300),
-    "full": _Plan(400, 20, 5, 150, 6, 1200),
+    "tiny": _Plan(40, 8, 3, 1, 3, 3, 20),
+    "quick": _Plan(80, 8, 3, 30, 4, 300, 200),
+    "full": _Plan(400, 20, 5, 150, 6, 1200, 200),
 }
 _EVALUATED = 5  # times as many batches where only averages are kept
 
@@ -65,7 +66,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
     """Draw correlated batches for our layers to average; cut neighbourhoods out of graphs; classify nodes with each norm."""
     plan, found = _PLANS[size], defaultdict[str, list[Any]](list)
     given: dict[str, Any] = {"merged batches": plan.batches, "averaged batches": _EVALUATED * plan.batches}
-    given |= {"correlation": {}, "correlation at the norm": {}}
+    given |= {"followed batches": plan.followed, "correlation": {}, "correlation at the norm": {}}
     shown: dict[str, Any] = {"accuracy": {}, "mixtures": {}}
     graphs, missing = _graphs()
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +82,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
             found |= ratios
             seeds = torch.randint(2**31, (max(plan.networks, plan.mixed_networks),), generator=generator).tolist()
             shown["accuracy"][graph.name] = _by_norm(graph, plan.epochs, seeds[: plan.networks])
-            drawn, correlations = _by_mixture(graph, plan.steps, seeds[: plan.mixed_networks])
+            drawn, correlations = _by_mixture(graph, plan, seeds[: plan.mixed_networks])
             shown["mixtures"][graph.name], given["correlation at the norm"][graph.name] = drawn, correlations
     return Measurement({name: Estimate.of(values) for name, values in found.items()}, given, shown, missing=missing)
 
@@ -139,9 +140,12 @@ def _by_norm(graph: Graph, epochs: int, seeds: list[int]) -> dict[str, Any]:
     return {name: dots([0], [Estimate.of(values)]) for name, values in scores.items()}
 
 
-def _by_mixture(graph: Graph, steps: int, seeds: list[int]) -> tuple[dict[str, Any], list[float]]:
+def _by_mixture(graph: Graph, plan: _Plan, seeds: list[int]) -> tuple[dict[str, Any], list[float]]:
     """Return accuracy and what is kept by way, over the neighbourhoods in a batch, and how correlated those are."""
-    runs = [[neighbourhoods.learnt(graph, count, steps, seed) for count in neighbourhoods.MIXTURES] for seed in seeds]
+    runs = [
+        [neighbourhoods.learnt(graph, count, plan.steps, plan.followed, seed) for count in neighbourhoods.MIXTURES]
+        for seed in seeds
+    ]
     drawn = {
         what: {
             way: series(range(len(neighbourhoods.MIXTURES)), [[one[what][way] for one in run] for run in runs])

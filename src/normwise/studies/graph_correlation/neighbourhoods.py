@@ -27,7 +27,6 @@ from normwise.studies.graph_correlation.networks import (
 
 NODES = 64  # of a batch
 MIXTURES = (1, 2, 4, 8)  # neighbourhoods in a batch, of as many nodes together
-FOLLOWED = 100  # batches after training, and as many before them to forget
 
 
 def variance_and_correlation(values: Tensor) -> tuple[float, float]:
@@ -57,11 +56,11 @@ def averaged(values: Tensor, mixed: int, batches: int, generator: torch.Generato
     return float(norm.get_buffer("running_var").mean())
 
 
-def learnt(graph: Graph, mixed: int, steps: int, seed: int) -> dict[str, Any]:
+def learnt(graph: Graph, mixed: int, steps: int, followed: int, seed: int) -> dict[str, Any]:
     """Train with BatchNorm and with layer norm on batches of `mixed` neighbourhoods of labelled nodes, the same for both.
 
-    GraphBatchNorm trains as BatchNorm does, with the batch's statistics: the trained network gets either norm, and more
-    batches to follow, from which it is also recalibrated. Returns by way the accuracy, by way the running variance over
+    GraphBatchNorm trains as BatchNorm does, with the batch's statistics: the trained network gets either norm, and
+    `followed` more batches, from which it is also recalibrated. Returns by way the accuracy, by way the running variance over
     the variance of all those neighbourhoods' nodes at the norm, and the correlation of two nodes of one there.
     """
     split = Split.of(graph, seed)
@@ -70,7 +69,7 @@ def learnt(graph: Graph, mixed: int, steps: int, seed: int) -> dict[str, Any]:
         trained(graph, NORMS[n], _drawn(parts, mixed, seed), steps, split, seed) for n in ("BatchNorm", NODE)
     )
     variance, correlation = variance_and_correlation(torch.stack([_before_norm(model, part) for part in parts]))
-    more = list(islice(_drawn(parts, mixed, seed + 1), 2 * FOLLOWED))
+    more = list(islice(_drawn(parts, mixed, seed + 1), followed))
     kept = {
         name: _follow(model, norm, more)
         for name, norm in (("BatchNorm", BatchNorm), ("GraphBatchNorm", GraphBatchNorm))
