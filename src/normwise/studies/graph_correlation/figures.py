@@ -155,7 +155,8 @@ def seen(result: Measurement) -> str:
         return ""
     return (
         f"Accuracy on held-back nodes after training on batches of one neighbourhood of {BALL} nodes, and of "
-        f"{MIXTURES[-1]} of {BALL // MIXTURES[-1]} nodes: {'; '.join(mixtures)}. With the whole graph as one batch: {'; '.join(norms)}."
+        f"{MIXTURES[-1]} of {BALL // MIXTURES[-1]} nodes: {'; '.join(mixtures)}. "
+        f"With the whole graph as one batch: {'; '.join(norms)}."
     )
 
 

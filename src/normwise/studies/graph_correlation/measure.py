@@ -56,7 +56,7 @@ class _Plan:
 
 _PLANS = {
     "tiny": _Plan(40, 8, 3, 1, 3, 3, 20),
-    "quick": _Plan(80, 8, 3, 30, 4, 300, 200),
+    "quick": _Plan(80, 8, 3, 30, 4, 250, 200),
     "full": _Plan(400, 20, 5, 150, 6, 1200, 200),
 }
 _EVALUATED = 5  # times as many batches where only averages are kept
