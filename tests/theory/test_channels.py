@@ -45,6 +45,26 @@ def test_equal_channels_share_the_output_equally_at_any_correlation(count, rho):
     np.testing.assert_allclose(output.mean, 0, atol=1e-14)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.6])
+def test_outputs_alike_are_correlated_by_the_least_there_is(rho):
+    x = positions(np.random.default_rng(2), channels.uniform_covariance(np.ones(5), rho), np.zeros(5), 40_000)
+    correlations = np.corrcoef(across(x).T)
+    assert correlations[np.triu_indices(5, 1)].mean() == pytest.approx(
+        channels.correlation_across_channels(5), abs=2e-3
+    )
+    assert channels.correlation_across_channels(2) == -1
+
+
+def test_correlation_lets_a_loud_channel_take_more():
+    """Two channels of scale 1 beside one of 10: in the limit of equal channels what differs is the loud one alone."""
+    taken = [
+        channels.across_channel_output(channels.uniform_covariance(np.array([10.0, 1.0, 1.0]), rho)).variance
+        for rho in (0.0, 0.6, 1 - 1e-9)
+    ]
+    assert taken[0][0] < taken[1][0] < taken[2][0]
+    np.testing.assert_allclose(taken[2], [2, 0.5, 0.5], rtol=1e-3)  # y is +-(2, -1, -1) / sqrt(2)
+
+
 def test_outputs_of_a_position_always_share_one_budget():
     """The squared outputs sum to C, so the expected squares do, at any scales, means and correlation."""
     output = channels.across_channel_output(channels.uniform_covariance(SCALES, 0.4), MEANS)

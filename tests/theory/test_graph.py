@@ -15,12 +15,17 @@ def batches(rng, *, count, correlation, draws, variance=1.0):
     return variance**0.5 * (correlation**0.5 * shared + (1 - correlation) ** 0.5 * own)
 
 
+def mean_correlation(correlations):
+    count = len(correlations)
+    return float((correlations.sum() - np.trace(correlations)) / (count * (count - 1)))
+
+
 def test_expectations_for_any_correlation_matrix_exactly():
     rng = np.random.default_rng(0)
     factor = rng.normal(size=(7, 4))
     covariance = factor @ factor.T + np.eye(7)
     correlations = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    rho, centring = graph.mean_correlation(correlations), np.eye(7) - 1 / 7
+    rho, centring = mean_correlation(correlations), np.eye(7) - 1 / 7
     assert np.trace(centring @ correlations) / 6 == pytest.approx(graph.batch_variance(1.0, rho))
     assert np.trace(centring @ correlations) / 7 == pytest.approx(graph.population_batch_variance(1.0, rho, 7))
     assert correlations.sum() / 49 == pytest.approx(graph.variance_of_batch_mean(1.0, rho, 7))
@@ -31,7 +36,7 @@ def test_bounds_are_reached_by_values_that_sum_to_zero():
     correlations = np.full((count, count), graph.smallest_correlation(count))
     np.fill_diagonal(correlations, 1)
     assert np.linalg.eigvalsh(correlations)[0] == pytest.approx(0, abs=1e-14)  # below, not a correlation matrix
-    rho = graph.mean_correlation(correlations)
+    rho = mean_correlation(correlations)
     assert graph.variance_of_batch_mean(1.0, rho, count) == pytest.approx(0, abs=1e-15)
     assert graph.batch_variance(2.0, rho) == pytest.approx(2.0 * graph.largest_overestimate(count))
     assert graph.population_batch_variance(2.0, rho, count) == pytest.approx(2.0)  # never above
@@ -40,7 +45,8 @@ def test_bounds_are_reached_by_values_that_sum_to_zero():
 def test_variances_within_and_between_symbolically():
     v, rho, m, k, a = sympy.symbols("v rho m k a", positive=True)
     between = graph.variance_of_batch_mean(v, rho, m)
-    assert sympy.simplify(graph.total_variance(graph.batch_variance(v, rho), between, m) - v) == 0
+    within = graph.population_batch_variance(v, rho, m)
+    assert sympy.simplify(within + between - v) == 0
     assert sympy.simplify(graph.merged_variance(v, rho, m, 1) - graph.batch_variance(v, rho)) == 0
     assert sympy.limit(graph.merged_variance(v, rho, m, k), k, sympy.oo) == v
     merged = graph.exponentially_merged_variance(v, rho, m, a, unbiased=False)
@@ -49,13 +55,47 @@ def test_variances_within_and_between_symbolically():
     assert sympy.simplify(bessel - merged - (1 - rho) * v / m) == 0
 
 
-def test_train_output_has_rms_one_and_eval_output_explodes():
-    x = batches(np.random.default_rng(1), count=32, correlation=0.99, draws=1)[0]
-    output = (x - x.mean()) / np.sqrt(x.var() + 1e-3)
-    assert np.mean(output**2) == pytest.approx(graph.train_mean_square(x.var(), 1e-3), rel=1e-12)
-    assert graph.train_mean_square(0.3) == 1
+def test_mixed_batches_by_their_matrix():
+    """Three batches of four put together: 12 values, correlated in blocks."""
+    blocks = np.kron(np.eye(3), np.full((4, 4), 0.7))
+    np.fill_diagonal(blocks, 1)
+    assert graph.mixed_correlation(0.7, 4, 3) == pytest.approx(mean_correlation(blocks))
+    assert graph.mixed_correlation(0.7, 4, 1) == pytest.approx(0.7)
+    assert graph.mixed_correlation(0.7, 4, 10**9) == pytest.approx(0, abs=1e-9)
+
+
+def test_training_keeps_rms_one_at_any_correlation():
+    for rho in (0.0, 0.5, 0.999):
+        assert graph.training_mean_square(rho, 32, 0.0) == 1
+    first_order = 1 - 1e-7 / 0.01 * 32 / 29
+    assert graph.training_mean_square(0.99, 32, 1e-7) == pytest.approx(first_order, abs=1e-9)
+    assert graph.training_mean_square(0.99, 10**6, 1e-3) == pytest.approx(0.01 / 0.011, rel=1e-5)  # v is certain
+    assert graph.training_mean_square(0.5, 4, 1e12) == pytest.approx(0, abs=1e-6)
+
+
+def test_training_and_evaluation_of_drawn_batches():
+    """Eps as large as the variance, so that what it takes is far from its first order."""
+    rho, count, averaged, eps, draws = 0.9, 4, 3, 0.1, 40_000
+    rng = np.random.default_rng(1)
+    x = batches(rng, count=count, correlation=rho, draws=draws * averaged)
+    trained = (((x - x.mean(1, keepdims=True)) ** 2) / (x.var(1, keepdims=True) + eps)).mean(1)
+    ratio_of_expectations = 0.075 / 0.175
+    assert_agrees(trained, graph.training_mean_square(rho, count, eps), rival=ratio_of_expectations)
+    running_mean = x.mean(1).reshape(draws, averaged).mean(1)
+    running_var = x.var(1, ddof=1).reshape(draws, averaged).mean(1)
+    evaluated = (rng.normal(size=draws) - running_mean) ** 2 / (running_var + eps)
+    predicted = graph.evaluation_mean_square(rho, count, averaged, eps)
+    assert_agrees(evaluated, predicted, rival=(1 + 0.925 / averaged) / (1 - rho + eps))
+
+
+def test_evaluation_explodes():
     assert graph.eval_inflation(0.99) ** 0.5 == pytest.approx(10)
     assert graph.eval_inflation(0.0) == 1
+    settled = graph.evaluation_mean_square(0.99, 32, 10**7, 0.0)
+    assert settled == pytest.approx(graph.eval_inflation(0.99), rel=1e-5)
+    one_batch = graph.evaluation_mean_square(0.0, 5, 1, 0.0)
+    assert one_batch == pytest.approx((1 + 1 / 5) * 4 / 2)  # E[1/v] of four degrees of freedom
+    assert graph.evaluation_mean_square(0.9, 32, 80, 1e9) == pytest.approx(0, abs=1e-8)
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.9])

@@ -48,7 +48,8 @@ def test_effective_sizes_agree_with_exact_covariances():
     covariance = np.kron(np.eye(count // size), np.full((size, size), rho) + (1 - rho) * np.eye(size))
     variance_of_mean = covariance.sum() / count**2
     assert small_batch.effective_size_of_mean(count, size, rho) == pytest.approx(1 / variance_of_mean)
-    uniform = graph.variance_of_batch_mean(1.0, graph.mean_correlation(covariance), count)
+    mean_correlation = (covariance.sum() - count) / (count * (count - 1))
+    uniform = graph.variance_of_batch_mean(1.0, mean_correlation, count)
     assert uniform == pytest.approx(variance_of_mean)  # two ways to one number
     assert small_batch.effective_size_of_variance(count, size, rho) == pytest.approx(count**2 / np.sum(covariance**2))
     centring = np.eye(count) - 1 / count

@@ -47,6 +47,14 @@ def across_channel_variance(covariance: Array, mean: Array | None = None) -> flo
     return float(spread / (count - 1) + (0.0 if mean is None else np.var(mean, ddof=1)))
 
 
+def correlation_across_channels(count: int) -> float:
+    """Return the mean correlation between two of C outputs alike, normalised across channels: `-1 / (C - 1)`.
+
+    The outputs of a position sum to 0, so the variance of their sum, C variances and C (C - 1) covariances, is 0.
+    """
+    return -1 / (count - 1)
+
+
 def across_channel_output(covariance: Array, mean: Array | None = None, eps: float = 0.0) -> MeanVariance:
     r"""Return the mean and variance of every channel, `(c,)` each, after normalization across channels.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +36,11 @@ class Graph:
         return torch.sparse_coo_tensor(edges, values, (nodes, nodes), check_invariants=True).coalesce()
 
     @cached_property
+    def whole(self) -> Batch:
+        """All nodes."""
+        return Batch(self.adjacency @ self.features, self.adjacency, torch.arange(len(self.labels)))
+
+    @cached_property
     def neighbours(self) -> list[list[int]]:
         """The neighbours of each node."""
         found: list[list[int]] = [[] for _ in range(len(self.labels))]
@@ -60,10 +67,34 @@ class Graph:
                     queue.append(node)
         return inside
 
+    def part(self, nodes: Sequence[int]) -> Batch:
+        """Return some nodes and the edges among them, as if the graph had no others."""
+        chosen, place = torch.tensor(nodes), torch.full((len(self.labels),), -1)
+        place[chosen] = torch.arange(len(chosen))
+        ends = place[self.edges]
+        one, other = ends[:, (ends >= 0).all(0)]
+        adjacency = torch.eye(len(chosen))
+        adjacency[one, other] = 1
+        weight = adjacency.sum(1).rsqrt()
+        adjacency = weight[:, None] * adjacency * weight
+        return Batch(adjacency @ self.features[chosen], adjacency, chosen)
 
-def propagate(graph: Graph, x: Tensor) -> Tensor:
-    """Return the weighted mean over each node and its neighbours, `(nodes, c)`."""
-    return torch.sparse.mm(graph.adjacency, x)
+
+class Batch(NamedTuple):
+    """What a graph network is shown: `smooth` `(n, c)`, each node's features averaged with its neighbours'.
+
+    `adjacency` `(n, n)` averages, and `nodes` `(n,)` are the places of these nodes in the graph.
+    """
+
+    smooth: Tensor
+    adjacency: Tensor
+    nodes: Tensor
+
+
+def side_by_side(batches: Sequence[Batch]) -> Batch:
+    """Return several batches as one, no edges between them."""
+    smooth, adjacency, nodes = zip(*batches, strict=True)
+    return Batch(torch.cat(smooth), torch.block_diag(*adjacency), torch.cat(nodes))
 
 
 def cora() -> Graph:
