@@ -27,8 +27,8 @@ STUDY = Study(
     ),
     outcome=(
         "The batch variance does shrink as 1 - rho, but it is evaluation that explodes and not training, negative correlation "
-        "never raises the variance BN divides by, and what batches of neighbours cost in accuracy comes from training on "
-        "their own mean, for correcting the running variance did not give it back."
+        "never raises the variance BN divides by, and what batches of one neighbourhood cost in accuracy is not the running "
+        "variance's doing, for correcting it did not give it back."
     ),
     advice=(
         "Mix several small neighbourhoods in a batch of nodes, or normalise single nodes with GraphLayerNorm: on one "
