@@ -92,7 +92,7 @@ def test_a_picture_says_in_words_what_it_shows():
         made, axes = style.figure("A title", "steps", "loss, nats")
         style.curve(axes, [0, 1], [0.6, 2.2], "the\ntheory")
         style.mark(axes, 1, "the end")
-    assert picture.told(made) == "A title. loss, nats over steps. the theory, the end."
+    assert picture.alt_text(made) == "A title. loss, nats over steps. the theory, the end."
     with style.look():
         shown = style.gallery("Digits", {"drawn": np.zeros((1, 1, 4, 4)), "real": np.ones((1, 1, 4, 4))})
-    assert picture.told(shown) == "Digits. drawn. real."
+    assert picture.alt_text(shown) == "Digits. drawn. real."

@@ -76,6 +76,7 @@ def coin(
                 told=lambda bias: f"bias {bias:g} & more",
             )
         ],
+        lacks=partly,
         seen=lambda result: f"Heads came up {told(result.series['heads'])} of the time.",
         order=order,
         version=version,

@@ -80,7 +80,13 @@ def test_few_replicates_contain_the_truth_as_often_as_they_say(replicates):
 
 @pytest.mark.parametrize(
     ("y", "interval", "said"),
-    [(0.93456, 0.0213, "0.935 ± 0.021"), (93.4, 21.0, "93 ± 21"), (0.5, 0.0, "0.500 ± 0.000")],
+    [
+        (0.93456, 0.0213, "0.935 ± 0.021"),
+        (93.4, 21.0, "93 ± 21"),
+        (0.5, 0.0, "0.5"),
+        (0.0, 0.0, "0"),
+        (0.123456, 0.0, "0.123"),
+    ],
 )
 def test_a_dot_is_told_to_two_digits_of_its_interval(y, interval, said):
     assert told({"y": [0.0, y], "interval": [9.0, interval]}) == said

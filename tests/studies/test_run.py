@@ -7,7 +7,7 @@ import json
 import pytest
 from studies.coins import coin
 
-from normwise.errors import UsageError
+from normwise.errors import DataError, UsageError
 from normwise.studies.run import Missing, Result, read_folder, run_studies
 from normwise.studies.verdict import compare
 
@@ -47,17 +47,31 @@ def test_another_version_is_measured_again_and_said(tmp_path):
     assert json.loads((tmp_path / "coin.json").read_text())["version"] == 2
 
 
-def test_a_study_that_lacked_a_part_is_measured_again_until_the_part_is_there(tmp_path):
-    lacking, said = ["the edge needs the package 'scanpy'"], []
-    study = coin(partly=lambda: tuple(lacking))
+def test_a_study_that_lacked_a_part_is_measured_again_once_the_part_is_there(tmp_path):
+    lacking, said, calls = ["the edge needs the package 'scanpy'"], [], []
+    study = coin(partly=lambda: tuple(lacking), before=lambda: calls.append(1))
     (result,) = run_studies([study], tmp_path, size="tiny", tell=said.append)
     assert isinstance(result, Result)
     assert said == ["coin: a part was not run; the edge needs the package 'scanpy'"]
+    run_studies([study], tmp_path, size="tiny", tell=said.append)
+    assert said[1:] == ["coin: finished before, kept", "coin: a part was not run; the edge needs the package 'scanpy'"]
+    assert calls == [1]
     lacking.clear()
     run_studies([study], tmp_path, size="tiny", tell=said.append)
-    assert said[1:] == ["coin: a part of it lacked optional data; measuring again"]
+    assert said[3:] == ["coin: a part of it lacked optional data that are here now; measuring again"]
     run_studies([study], tmp_path, size="tiny", tell=said.append)
-    assert said[2:] == ["coin: finished before, kept"]
+    assert said[4:] == ["coin: finished before, kept"]
+    assert calls == [1, 1]
+
+
+def test_spoilt_data_of_one_study_do_not_stop_the_others(tmp_path):
+    def spoilt() -> None:
+        raise DataError("edges.csv: expected numbers, got 'x'")
+
+    first, second = run_studies([coin("poor", before=spoilt), coin()], tmp_path, size="tiny")
+    assert isinstance(first, Missing)
+    assert first.reason == "edges.csv: expected numbers, got 'x'"
+    assert isinstance(second, Result)
 
 
 def test_predictions_are_those_of_today(tmp_path):

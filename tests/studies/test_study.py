@@ -28,6 +28,7 @@ from normwise.studies.study import (
         {"theory": 1.0, "claim": 2.0, "finite_size": 0.1},
         {"theory": 1.0, "claim": 2.0, "finite_size": -0.1, "reason": "width"},
         {"theory": 1.0, "claim": 2.0, "reason": "width"},
+        {"theory": 1.0, "claim": 2.0, "finite_size": 0.1, "reason": "Width."},
     ],
 )
 def test_a_prediction_that_nothing_could_contradict_is_refused(values):

@@ -48,14 +48,14 @@ def test_a_row_says_what_was_claimed_and_what_theory_must_be_told_apart_from():
     assert row(Prediction(1.0, 1.0, rival=2.0), Estimate(1.0, 0.3)).verdict == "undecided"
 
 
-def test_each_reason_is_told_once_by_its_letter():
+def test_each_reason_is_told_once_by_its_number():
     given = [("width", 0.1), ("", 0.0), ("batch", 0.1), ("width", 0.2)]
     comparisons = [
         Comparison(f"q{i}", Prediction(1.0, rival=2.0, finite_size=size, reason=why), Estimate(1.0, 0.01))
         for i, (why, size) in enumerate(given)
     ]
-    assert reasons(comparisons) == {"a": "width", "b": "batch"}
-    assert [one.finite_size for one in rows(comparisons)] == ["0.1 (a)", "", "0.1 (b)", "0.2 (a)"]
+    assert reasons(comparisons) == {"1": "width", "2": "batch"}
+    assert [one.finite_size for one in rows(comparisons)] == ["0.1 (1)", "", "0.1 (2)", "0.2 (1)"]
 
 
 def test_identities_are_not_counted_among_what_holds(tmp_path):

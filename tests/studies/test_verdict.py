@@ -40,6 +40,13 @@ def test_the_rival_lies_five_errors_away(error, finite_size, rival, resolved):
     assert one.sound is resolved
 
 
+def test_a_measurement_with_which_the_rival_agrees_as_well_decides_nothing():
+    between = compared(0.5, 0.2, theory=0.0, rival=1.0)  # three errors reach from one to the other
+    assert (between.agrees, between.resolved, between.verdict) == (True, False, Verdict.UNDECIDED)
+    claimed = compared(0.5, 0.11, theory=0.0, claim=1.0, finite_size=0.2)
+    assert (claimed.agrees, claimed.resolved, claimed.verdict) == (True, False, Verdict.UNDECIDED)
+
+
 def test_few_replicates_widen_the_tolerance_and_must_still_tell_theories_apart():
     prediction = Prediction(1.0, 2.0)
     few, many = (Comparison("q", prediction, Estimate(1.5, 0.1, replicates)) for replicates in (3, 1000))

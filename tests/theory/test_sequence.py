@@ -162,6 +162,7 @@ def test_own_mean_where_utterances_are_drawn():
         predicted = own.var() * sequence.drawn_timewise_error(6, share, least=2) ** 2
         assert_agrees(squares, predicted, rival=own.var() / (6 * share) if share < 1 else 0.0)
     assert sequence.drawn_timewise_error(9, 1.0) == sequence.timewise_error(9)
+    assert sequence.drawn_timewise_error(100_000, 0.5) == pytest.approx(sequence.timewise_error(50_000), rel=1e-4)
     assert sequence.drawn_timewise_error(1000, 0.5) == pytest.approx(sequence.timewise_error(500), rel=1e-3)
 
 
@@ -185,6 +186,7 @@ def test_rounding_stays_below_its_bound(count, mean):
 def test_rounding_far_from_zero_is_that_of_the_mean():
     """There the bound is (n + 3) u mu E[1/s]."""
     spread = np.random.default_rng(9).normal(size=(100, 2000, 5)).std(2)
+    assert sequence.timewise_rounding(4000, 0.0) == pytest.approx(2.0**-24 * (4003 * (4000**-0.5 + 1) + 1), rel=1e-3)
     predicted = sequence.timewise_rounding(5, 1e9) * 2**24 / 8e9
     assert_agrees((1 / spread).mean(1), predicted, rival=1 / spread.mean())
 

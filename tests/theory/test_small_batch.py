@@ -25,7 +25,7 @@ def test_variance_of_a_variance_by_enumerating_every_sample():
 def test_published_numbers():
     assert small_batch.relative_error_of_variance(64) == pytest.approx(math.sqrt(2 / 63))
     images = 32, 64, 0.1
-    exact = small_batch.relative_error_of_clustered_variance(*images)
+    exact = small_batch.relative_error_of_variance_of_gaussian_clusters(*images)
     by_size = math.sqrt(2 / small_batch.effective_size_of_variance(32 * 64, 64, 0.1))
     by_size_of_mean = math.sqrt(2 / small_batch.effective_size_of_mean(32 * 64, 64, 0.1))
     assert (exact, by_size, by_size_of_mean) == pytest.approx((0.0397, 0.0399, 0.0844), abs=1e-4)
@@ -34,7 +34,7 @@ def test_published_numbers():
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_one_cluster_or_clusters_of_one_are_independent_values(rho):
     for clusters, size in ((1, 64), (64, 1)):
-        error = small_batch.relative_error_of_clustered_variance(clusters, size, rho)
+        error = small_batch.relative_error_of_variance_of_gaussian_clusters(clusters, size, rho)
         assert error == pytest.approx(small_batch.relative_error_of_variance(64))
     assert small_batch.effective_size_of_variance(64, 1, rho) == small_batch.effective_size_of_mean(64, 1, rho) == 64
 
@@ -55,7 +55,7 @@ def test_effective_sizes_agree_with_exact_covariances():
     centring = np.eye(count) - 1 / count
     scatter = centring @ covariance
     exact = math.sqrt(2 * np.trace(scatter @ scatter)) / np.trace(scatter)
-    assert small_batch.relative_error_of_clustered_variance(count // size, size, rho) == pytest.approx(exact)
+    assert small_batch.relative_error_of_variance_of_gaussian_clusters(count // size, size, rho) == pytest.approx(exact)
 
 
 def cluster_moments(clusters):
@@ -76,14 +76,14 @@ def test_variance_of_any_clusters_by_enumerating_every_batch(count):
     clusters = np.array([[0.0, 0.5, 9.0], [1.0, 1.0, 2.0], [-4.0, 0.0, 0.0], [5.0, 5.5, 7.0]])
     batches = clusters[np.stack(np.meshgrid(*[np.arange(4)] * count), -1).reshape(-1, count)]
     variance = batches.reshape(len(batches), -1).var(1)
-    predicted = small_batch.relative_error_of_variance_of_clusters(count, **cluster_moments(clusters))
+    predicted = small_batch.relative_error_of_variance_of_any_clusters(count, **cluster_moments(clusters))
     assert predicted == pytest.approx(variance.std() / variance.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("kurtosis", [-1.2, 0.0, 6.0])
 def test_clusters_of_one_value_are_independent_values(kurtosis):
     single = {"squares": 2 + kurtosis, "means": 1.0, "shared": 2 + kurtosis, "fourth": 3 + kurtosis}
-    predicted = small_batch.relative_error_of_variance_of_clusters(np.array([2, 9, 64]), **single)
+    predicted = small_batch.relative_error_of_variance_of_any_clusters(np.array([2, 9, 64]), **single)
     assert predicted == pytest.approx(small_batch.relative_error_of_variance(np.array([2, 9, 64]), kurtosis))
 
 
@@ -93,8 +93,10 @@ def test_gaussian_clusters_are_a_case_of_any():
     squares = 2 * (1 + (size - 1) * rho**2) / size
     gaussian = {"squares": squares, "means": means, "shared": 2 * means**2, "fourth": 3 * means**2}
     for clusters in (2, 6, 100):
-        predicted = small_batch.relative_error_of_variance_of_clusters(clusters, **gaussian)
-        assert predicted == pytest.approx(small_batch.relative_error_of_clustered_variance(clusters, size, rho))
+        predicted = small_batch.relative_error_of_variance_of_any_clusters(clusters, **gaussian)
+        assert predicted == pytest.approx(
+            small_batch.relative_error_of_variance_of_gaussian_clusters(clusters, size, rho)
+        )
 
 
 def test_running_averages_by_unrolling_them():
@@ -133,7 +135,7 @@ def test_drawn_clusters():
     assert_agrees(x.mean(1) ** 2, 1 / effective, rival=1 / 60)
     variance = x.var(1, ddof=1)
     error = (variance / variance.mean() - 1) ** 2
-    predicted = small_batch.relative_error_of_clustered_variance(clusters, size, rho) ** 2
+    predicted = small_batch.relative_error_of_variance_of_gaussian_clusters(clusters, size, rho) ** 2
     assert_agrees(error, predicted, rival=2 / effective)  # the design effect of a mean is not that of a variance
 
 

@@ -63,7 +63,7 @@ def inline(picture: str, name: str, words: str) -> str:
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
 
 
-def told(drawn: Figure) -> str:
+def alt_text(drawn: Figure) -> str:
     """Return in words what a figure shows: its title, what is on its axes, and the names in it."""
     sentences: list[str] = []
     for axes in drawn.axes:

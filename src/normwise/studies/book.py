@@ -57,7 +57,8 @@ def _drawn(result: Result) -> dict[str, _Picture]:
     with style.look():
         figures = result.study.figures(result.measurement)
         return {
-            name: _Picture(picture.svg(made), picture.png(made), picture.told(made)) for name, made in figures.items()
+            name: _Picture(picture.svg(made), picture.png(made), picture.alt_text(made))
+            for name, made in figures.items()
         }
 
 

@@ -88,9 +88,11 @@ def series(x: Sequence[float] | np.ndarray, samples: Any) -> dict[str, list[floa
 
 
 def told(measured: Mapping[str, Sequence[float]], place: int = -1) -> str:
-    """Say one of the dots of a figure, with half of its 95% interval: `0.93 ± 0.02`."""
+    """Say one of the dots of a figure, with half of its 95% interval, if it has one: `0.93 ± 0.02`."""
     value, half = measured["y"][place], measured["interval"][place]
-    places = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+    if not half:
+        return f"{value:.3g}"
+    places = max(0, 1 - math.floor(math.log10(half)))
     return f"{value:.{places}f} ± {half:.{places}f}"
 
 

@@ -43,7 +43,7 @@ def _section(result: Result, images: str, manifest: Mapping[str, Any]) -> list[s
     lines = ["", f"### {study.title}", "", f"*{study.heading.value[1]}*", ""]
     with style.look():
         figures = study.figures(result.measurement)
-        lines += [f"![{picture.told(made)}]({images}/{image(study.name, name)})" for name, made in figures.items()]
+        lines += [f"![{picture.alt_text(made)}]({images}/{image(study.name, name)})" for name, made in figures.items()]
     lines += ["", f"**The claim.** {study.claim}", "", f"**Theory.** {study.theory}", ""]
     lines += [_cells(*_COLUMNS), "|" + "---|" * len(_COLUMNS)]
     for row in rows(result.comparisons):
@@ -52,8 +52,8 @@ def _section(result: Result, images: str, manifest: Mapping[str, Any]) -> list[s
         lines.append(
             _cells(row.quantity, row.claim, row.theory, row.rival, measured, row.off, row.finite_size, verdict)
         )
-    for letter, reason in reasons(result.comparisons).items():
-        lines += ["", f"({letter}) {reason}."]
+    for number, reason in reasons(result.comparisons).items():
+        lines += ["", f"({number}) {reason}."]
     for absent in result.measurement.missing:
         lines += ["", f"**Not measured.** {absent}."]
     if seen := study.seen(result.measurement):
@@ -70,4 +70,4 @@ def _cells(*cells: str) -> str:
 
 def _anchor(title: str) -> str:
     """Return what a heading is linked by."""
-    return "".join(letter for letter in title.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
+    return "".join(number for number in title.lower().replace(" ", "-") if number.isalnum() or number == "-")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from normwise import __version__
-from normwise.errors import MissingDataError, MissingExtraError, UsageError, one_of
+from normwise.errors import DataError, MissingDataError, MissingExtraError, UsageError, one_of
 from normwise.reporting.document import to_json
 from normwise.reporting.files import write_atomically
 from normwise.studies.study import SIZES, Measurement, Study
@@ -59,7 +59,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Missing:
-    """A study that did not run for want of an optional package or its data."""
+    """A study that did not run for want of an optional package or its data, or because the data are spoilt."""
 
     study: Study
     reason: str
@@ -86,11 +86,11 @@ def run_studies(
     outcomes: list[Result | Missing] = []
     for study in studies:
         outcome = read_result(study, folder, size, seed)
-        if outcome is not None and not outcome.measurement.missing:
+        if outcome is not None and (not outcome.measurement.missing or outcome.measurement.missing == study.lacks()):
             tell(f"{study.name}: finished before, kept")
         else:
             if outcome is not None:
-                tell(f"{study.name}: a part of it lacked optional data; measuring again")
+                tell(f"{study.name}: a part of it lacked optional data that are here now; measuring again")
             elif (folder / f"{study.name}.json").exists():
                 tell(f"{study.name}: its result is of another version, size or seed; measuring again")
             outcome = _run(study, size, seed, lambda share, name=study.name: progress(name, share))
@@ -110,7 +110,7 @@ def _run(study: Study, size: str, seed: int, progress: Callable[[float], None]) 
     start = time.perf_counter()
     try:
         measurement = study.measure(seed, size, progress)
-    except (MissingDataError, MissingExtraError) as error:
+    except (MissingDataError, MissingExtraError, DataError) as error:
         return Missing(study, str(error))
     plain = Measurement.of(json.loads(to_json(measurement.to_dict())))
     return Result(study, size, seed, time.perf_counter() - start, plain)

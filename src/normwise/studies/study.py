@@ -21,6 +21,7 @@ from normwise.studies.source import Heading
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ROUNDING: dict[str, Any] = {"finite_size": 1e-9, "reason": "what is exact is held to rounding of float64"}
 SIZES = ("tiny", "quick", "full")  # seconds, to try things; CI, 20 to 40 s a study; the page, minutes
 Progress = Callable[[float], None]  # told the share of a study that is done, 0 to 1
 Item = TypeVar("Item")
@@ -55,6 +56,8 @@ class Prediction:
             raise NormwiseError(
                 f"rival must differ from theory, got {self.theory} for both; name another theory's value"
             )
+        if self.reason.endswith("."):
+            raise NormwiseError(f"reason must be words without a full stop, got {self.reason!r}")
         if self.finite_size < 0 or bool(self.finite_size) != bool(self.reason):
             raise NormwiseError(
                 f"finite_size must be 0, or positive with a reason, got {self.finite_size} and {self.reason!r}"
@@ -75,7 +78,7 @@ class Measurement:
         given: what theory takes as given: widths, batch sizes, correlations measured in data
         series: what the figures draw
         idealised: by quantity, the same quantity under the claim's own assumptions, where that can be arranged
-        missing: of each part that lacks its optional data, what to install; such a measurement is made again
+        missing: of each part that lacks its optional data, what to install; it is measured again once they are there
 
     """
 
@@ -117,6 +120,7 @@ class Study:
             `MissingDataError` where it lacks optional data
         figures: from the measurement, pictures by name; drawn with `reporting.style`
         sliders: from the measurement, closed forms whose parameter is moved in the page
+        lacks: what optional data its parts lack now, as `Measurement.missing` says it
         seen: from the measurement, in words, what no closed form predicts; its numbers are never written by hand
         order: of studies under the same heading
         version: raise it when `measure` changes, so that finished results are measured again
@@ -135,6 +139,7 @@ class Study:
     figures: Callable[[Measurement], dict[str, Figure]]
     sliders: Callable[[Measurement], Sequence[Slider]] = lambda _: ()
     seen: Callable[[Measurement], str] = lambda _: ""
+    lacks: Callable[[], tuple[str, ...]] = tuple
     order: int = 0
     version: int = 1
 

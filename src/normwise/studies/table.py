@@ -31,7 +31,6 @@ READING = (
     "95% interval was measured. Where a picture shows several kinds of thing, each has one colour for its line and its "
     "dots, and hollow dots are the same thing in another state.",
 )
-_NOTES = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Row:
         measured: with its 95% interval in brackets, or alone where it was computed and not sampled
         off: how many standard errors it lies from theory
         idealised: the same as measured, under the claim's own assumptions
-        finite_size: the term that is allowed beside the error, and the letter of its reason
+        finite_size: the term that is allowed beside the error, and the number of its reason
         verdict: on the claim, or on theory where nothing is claimed
         level: the verdict's colour: holds, idealised, fails or quiet
         doubt: why theory is not borne out here
@@ -66,20 +65,20 @@ class Row:
 
 def rows(comparisons: Sequence[Comparison]) -> list[Row]:
     """Return every comparison in words."""
-    letters = reasons(comparisons)
-    return [_row(one, letters) for one in comparisons]
+    noted = reasons(comparisons)
+    return [_row(one, noted) for one in comparisons]
 
 
 def reasons(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """Return by its letter each reason that is given for a finite-size term, in the order of the rows."""
+    """Return by its number each reason that is given for a finite-size term, in the order of the rows."""
     found = dict.fromkeys(one.prediction.reason for one in comparisons if one.prediction.reason)
-    return dict(zip(_NOTES, found, strict=False))
+    return {f"{number}": reason for number, reason in enumerate(found, 1)}
 
 
-def _row(comparison: Comparison, letters: Mapping[str, str]) -> Row:
+def _row(comparison: Comparison, noted: Mapping[str, str]) -> Row:
     prediction, measured, ideal = comparison.prediction, comparison.measured, comparison.idealised
     places = _places(measured, prediction.theory)
-    note = next((letter for letter, reason in letters.items() if reason == prediction.reason), "")
+    note = next((number for number, reason in noted.items() if reason == prediction.reason), "")
     return Row(
         quantity=comparison.quantity,
         claim="" if prediction.claim is None else f"{prediction.claim:.4g}",

@@ -39,12 +39,12 @@ class Comparison:
 
     @property
     def resolved(self) -> bool:
-        """Whether error and finite-size term are both at most a fifth of the gap to the rival theory.
+        """Whether the rival theory disagrees, and error and finite-size term are both at most a fifth of the gap to it.
 
         An error of few replicates counts as the known error that would have its tolerance.
         """
         prediction = self.prediction
-        return _tells_apart(self.measured, prediction.finite_size, abs(prediction.theory - prediction.other))
+        return _tells_apart(self.measured, prediction.finite_size, prediction.theory, prediction.other)
 
     @property
     def sound(self) -> bool:
@@ -72,12 +72,12 @@ class Comparison:
         claim = prediction.theory if prediction.claim is None else prediction.claim
         other = prediction.theory if prediction.other == claim else prediction.other
         if _agree(claim, self.measured, prediction.finite_size):
-            told_apart = _tells_apart(self.measured, prediction.finite_size, abs(claim - other))
+            told_apart = _tells_apart(self.measured, prediction.finite_size, claim, other)
             return Verdict.HOLDS if told_apart else Verdict.UNDECIDED
         allowed = prediction.finite_size if prediction.claim_finite_size is None else prediction.claim_finite_size
         if ideal is None or not _agree(claim, ideal, allowed):
             return Verdict.FAILS
-        told_apart = _tells_apart(ideal, allowed, abs(claim - prediction.theory))
+        told_apart = _tells_apart(ideal, allowed, claim, prediction.theory)
         return Verdict.IDEALISED if told_apart else Verdict.UNDECIDED
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,8 +91,10 @@ def _agree(predicted: float, measured: Estimate, allowed: float) -> bool:
     return abs(measured.value - predicted) <= measured.tolerance + allowed
 
 
-def _tells_apart(measured: Estimate, allowed: float, gap: float) -> bool:
-    return RESOLUTION * max(measured.tolerance / 3, allowed) <= gap
+def _tells_apart(measured: Estimate, allowed: float, one: float, other: float) -> bool:
+    """Say whether a measurement that agrees with one value could have told it from the other, and did."""
+    fine = RESOLUTION * max(measured.tolerance / 3, allowed) <= abs(one - other)
+    return fine and not _agree(other, measured, allowed)
 
 
 def compare(predictions: Mapping[str, Prediction], measurement: Measurement) -> list[Comparison]:

@@ -73,11 +73,14 @@ def fresh_fakes_variance(
     :math:`\hat f \sim N(a, b)` gives :math:`\frac{2(1-\pi)}{m} (b (1 + a \hat x)^2 + \hat x^2 b^2/2)`; with fakes like
     the reals :math:`\frac{2(1-\pi)}{m} (1 + \hat x^2/2)`, the mean's part and the variance's. Coupling through sampling
     noise alone, which no training of the generator removes; it falls with the batch of `count` m values, reals included.
-    Exact for Gaussian fakes, at least 2 of them; a linear logit over independent channels sums it with weights w^2.
+    Exact for Gaussian fakes; raises `ValueError` for fewer than 2, which have no variance. A linear
+    logit over independent channels sums it with weights w^2.
     """
     fakes = (1 - share) * count
     if fakes == 0:
         return np.zeros(np.broadcast(x, real.mean, fake.mean).shape)
+    if fakes < 2:
+        raise ValueError(f"count and share must leave at least 2 fakes, got {fakes:g}; take a larger batch")
     z, square, weights = _sample_moments(fakes)
     grid = (..., None, None)
     drawn = MeanVariance(

@@ -149,8 +149,12 @@ def drawn_timewise_error(sequences: int, share: float, least: int = 1) -> float:
     >>> print(drawn_timewise_error(4, 1.0), round(drawn_timewise_error(128, 0.2), 3), round(timewise_error(25.6), 3))
     0.5 0.201 0.198
     """
+    if share == 1:
+        return float(timewise_error(sequences))
     counts = np.arange(least, sequences + 1)
-    chances = np.array([math.comb(sequences, k) * share**k * (1 - share) ** (sequences - k) for k in counts.tolist()])
+    ways = np.array([math.lgamma(k + 1) + math.lgamma(sequences - k + 1) for k in counts.tolist()])
+    logarithms = counts * math.log(share) + (sequences - counts) * math.log1p(-share) - ways
+    chances = np.exp(logarithms - logarithms.max())
     return float((chances @ (1 / counts) / chances.sum()) ** 0.5)
 
 
@@ -168,7 +172,7 @@ def timewise_rounding(count: int, mean: float, digits: int = 24) -> float:
     >>> print(f"{timewise_rounding(4, 5.7):.0e}")
     4e-06
     """
-    inverse = (count / 2) ** 0.5 * math.gamma(count / 2 - 1) / math.gamma((count - 1) / 2)
+    inverse = (count / 2) ** 0.5 * math.exp(math.lgamma(count / 2 - 1) - math.lgamma((count - 1) / 2))
     return 2.0**-digits * ((count + 3) * ((mean**2 + 1 / count) ** 0.5 * inverse + 1) + 1)
 
 

@@ -51,7 +51,7 @@ def effective_size_of_variance(count: Number, cluster: Number, correlation: Numb
     """Return the same for a variance: `n / (1 + (L - 1) rho^2)`.
 
     Idealised: Gaussian values and many clusters (the mean's own error, of order 1/N, is dropped); for a few clusters
-    take `relative_error_of_clustered_variance`.
+    take `relative_error_of_variance_of_gaussian_clusters`.
 
     >>> print(round(effective_size_of_variance(32 * 64, 64, 0.1), 1))
     1256.4
@@ -59,7 +59,7 @@ def effective_size_of_variance(count: Number, cluster: Number, correlation: Numb
     return count / (1 + (cluster - 1) * correlation**2)
 
 
-def relative_error_of_clustered_variance(clusters: Number, size: Number, correlation: Number) -> Number:
+def relative_error_of_variance_of_gaussian_clusters(clusters: Number, size: Number, correlation: Number) -> Number:
     r"""Return the standard error of the batch variance over its own expectation, exactly, for Gaussian clusters.
 
     1. The covariance of the n = N L values has the eigenvalues :math:`b = 1 + (L-1)\rho` (N times, on cluster means)
@@ -76,7 +76,7 @@ def relative_error_of_clustered_variance(clusters: Number, size: Number, correla
     return deviation / ((clusters - 1) * between + inner * within)
 
 
-def relative_error_of_variance_of_clusters(
+def relative_error_of_variance_of_any_clusters(
     clusters: Number, *, squares: Number, means: Number, shared: Number, fourth: Number
 ) -> Number:
     r"""Return the same, exactly, for clusters of any distribution: images as they come.
@@ -89,7 +89,7 @@ def relative_error_of_variance_of_clusters(
        to 0; :math:`Var(\bar t^2) = 2 (E t^2)^2/N^2 + (E t^4 - 3 (E t^2)^2)/N^3`.
     3. Hence the first less twice the second plus the third, its square root over the expectation.
 
-    Clusters of one value give `relative_error_of_variance`, Gaussian ones `relative_error_of_clustered_variance`.
+    Clusters of one value give `relative_error_of_variance`, Gaussian ones `relative_error_of_variance_of_gaussian_clusters`.
     """
     variance = squares / clusters - 2 * shared / clusters**2 + 2 * means**2 / clusters**2
     variance = variance + (fourth - 3 * means**2) / clusters**3

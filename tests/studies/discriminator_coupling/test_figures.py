@@ -16,8 +16,9 @@ def shown() -> dict[str, dict[str, list[float]]]:
 
 def test_what_overlaps_is_not_worse(shown):
     shown["joint BN, loss"]["y"][-1] = 6.9
-    assert (
-        _worse(shown) == "Joint BN was measurably worse in nothing than LayerNorm, and in nothing than spectral norm."
+    assert _worse(shown) == (
+        "Joint BN was measurably worse in nothing than LayerNorm and in nothing than spectral norm; separate BN was "
+        "measurably worse in nothing than joint BN."
     )
 
 
@@ -25,7 +26,8 @@ def test_what_lies_above_is_worse_and_what_lies_below_is_not(shown):
     shown["joint BN, loss"]["y"][-1] = 7.1
     shown["spectral norm, distance"] = {"y": [1.0], "interval": [2.9]}
     shown["joint BN, back"]["y"][-1] = 1.0
+    shown["separate BN, distance"] = {"y": [8.0], "interval": [0.5]}
     assert _worse(shown) == (
-        "Joint BN was measurably worse in the loss's swings than LayerNorm, and in distance and the loss's swings than "
-        "spectral norm."
+        "Joint BN was measurably worse in the loss's swings than LayerNorm and in distance and the loss's swings than "
+        "spectral norm; separate BN was measurably worse in distance and turning back than joint BN."
     )

@@ -25,7 +25,7 @@ def test_growth_as_theory_has_it_is_all_of_it():
         assert _over_theory(measured(kind, [*growth[:-1], growth[-1] / 4]), kind) == pytest.approx(0.25)
 
 
-def test_every_so_manieth_point():
+def test_one_point_of_every_few():
     drawn = {"x": list(range(1, 8)), "y": list(range(11, 18))}
     assert _some(drawn, 3, last=None) == {"x": [3, 6], "y": [13, 16]}
     assert _some(drawn, 1, last=2) == {"x": [1, 2], "y": [11, 12]}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from normwise.studies.conditional_generation.generators import CLASSES, KERNEL
-from normwise.studies.study import Prediction
+from normwise.studies.study import ROUNDING, Prediction
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance, mixture
 
@@ -23,7 +23,6 @@ SKEWED = f"move of a class's mean after conditional BN when one class comes {OFT
 ADDED = f"parameters of a conditional BN of {CHANNELS} channels for {CLASSES} classes"
 FILTERS = f"parameters of {CLASSES} convolutions, one a class, of {CHANNELS} channels"
 WIDTH = f"whole channels of {CLASSES} convolutions, one a class, for the parameters of one of {CHANNELS} with conditional BN"
-_EXACT = {"finite_size": 1e-9, "reason": "What is exact is held to rounding of float64."}
 
 
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
@@ -41,10 +40,10 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     filters, once = (theory.filter_parameters(CHANNELS, CHANNELS, KERNEL, k) for k in (CLASSES, 1))
     width = math.floor(theory.equal_parameter_width(CHANNELS, KERNEL, CLASSES))
     return {
-        FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], identity=True, **_EXACT),
-        SCALE: Prediction(scale, rival=scale_apart, **_EXACT),
-        MEAN: Prediction(_magnitude(output), rival=_magnitude(beta), **_EXACT),
-        SKEWED: Prediction(_magnitude(moved - output), rival=0.0, **_EXACT),
+        FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], identity=True, **ROUNDING),
+        SCALE: Prediction(scale, rival=scale_apart, **ROUNDING),
+        MEAN: Prediction(_magnitude(output), rival=_magnitude(beta), **ROUNDING),
+        SKEWED: Prediction(_magnitude(moved - output), rival=0.0, **ROUNDING),
         ADDED: Prediction(float(added), rival=float(filters - once)),
         FILTERS: Prediction(float(filters), rival=float(once + added)),
         WIDTH: Prediction(float(width), rival=float(CHANNELS // CLASSES)),

@@ -185,21 +185,19 @@ def _share(shown: Mapping[str, Any], kind: str, name: str) -> str:
 
 
 def _worse(shown: Mapping[str, Any]) -> str:
-    """Say in what joint batch norm was worse than its alternatives, by more than both intervals."""
-    found = []
-    for other in ("LayerNorm", "spectral norm"):
-        worse = [
-            said
-            for name, said in {
-                "distance": "distance",
-                "turned": "the share that turns",
-                "back": "the share that turns back",
-                "loss": "the loss's swings",
-            }.items()
-            if _end(shown, "joint BN", name, -1) > _end(shown, other, name, 1)
-        ]
-        found.append(f"{'in ' + ' and '.join(worse) if worse else 'in nothing'} than {other}")
-    return f"Joint BN was measurably worse {', and '.join(found)}."
+    """Say in what joint batch norm was worse than its alternatives, and in what separate batches are worse than it."""
+    joint = [f"{_in_what(shown, 'joint BN', other)} than {other}" for other in ("LayerNorm", "spectral norm")]
+    return (
+        f"Joint BN was measurably worse {' and '.join(joint)}; separate BN was measurably worse "
+        f"{_in_what(shown, 'separate BN', 'joint BN')} than joint BN."
+    )
+
+
+def _in_what(shown: Mapping[str, Any], one: str, other: str) -> str:
+    """Say in which scores one kind lies above another, by more than both intervals."""
+    scores = {"distance": "distance", "turned": "turning", "back": "turning back", "loss": "the loss's swings"}
+    above = [said for name, said in scores.items() if _end(shown, one, name, -1) > _end(shown, other, name, 1)]
+    return f"in {' and '.join(above)}" if above else "in nothing"
 
 
 def _end(shown: Mapping[str, Any], kind: str, name: str, sign: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from normwise.studies.discriminator_coupling.games import KINDS
-from normwise.studies.study import Prediction
+from normwise.studies.study import ROUNDING, Prediction
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance
 
@@ -30,7 +30,6 @@ UNCOUPLED = {
     for kind in KINDS
     if kind != "joint BN"
 }
-_EXACT = {"finite_size": 1e-9, "reason": "What is exact is held to rounding of float64."}
 
 
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
@@ -48,19 +47,19 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     slopes = theory.film_coefficients(1.0, 0.0, theory.joint_moments(reals, fakes), eps)[0]
     steeper = theory.fading_steepness(FADED, np.array(given["variances of a discriminator's features"]), eps)
     return {
-        SHIFT: Prediction(shift, rival=0.0, **_EXACT),
+        SHIFT: Prediction(shift, rival=0.0, **ROUNDING),
         SHIFT_APART: Prediction(alone, claim=0.0, rival=shift, identity=True),
         FRESH: Prediction(fresh, rival=float((weight**2).sum()) / batch),  # as if only the mean moved
-        THROUGH: Prediction(through, rival=0.5, **_EXACT),
-        THROUGH_APART: Prediction(through_alone, rival=through, **_EXACT),
-        STEEPEST: Prediction(float(np.max(slopes)), rival=1.0, **_EXACT),
-        SPECTRAL: Prediction(1.0, claim=1.0, rival=given["norm of raw weights"], identity=True, **_EXACT),
+        THROUGH: Prediction(through, rival=0.5, **ROUNDING),
+        THROUGH_APART: Prediction(through_alone, rival=through, **ROUNDING),
+        STEEPEST: Prediction(float(np.max(slopes)), rival=1.0, **ROUNDING),
+        SPECTRAL: Prediction(1.0, claim=1.0, rival=given["norm of raw weights"], identity=True, **ROUNDING),
         FADING: Prediction(
             float(steeper.mean()),
             rival=1.0,
             finite_size=float(np.ptp(steeper, axis=1).mean()),
-            reason="Which features the steepest direction goes through is left open: the ratio is that of the average "
-            "feature, give or take the whole range between the least and the most steepened one.",
+            reason="which features the steepest direction goes through is left open: the ratio is that of the average "
+            "feature, give or take the whole range between the least and the most steepened one",
         ),
         **{
             name: Prediction(0.0, claim=0.0, rival=given["shift in a joint batch"], identity=True)

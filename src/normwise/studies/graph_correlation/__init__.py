@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from normwise.studies.graph_correlation.figures import figures, seen, sliders
-from normwise.studies.graph_correlation.measure import measure
+from normwise.studies.graph_correlation.measure import lacks, measure
 from normwise.studies.graph_correlation.predict import predict
 from normwise.studies.study import Heading, Study
 
@@ -40,5 +40,6 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     seen=seen,
+    lacks=lacks,
     version=3,
 )

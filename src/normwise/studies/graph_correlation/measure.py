@@ -87,6 +87,11 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
     return Measurement({name: Estimate.of(values) for name, values in found.items()}, given, shown, missing=missing)
 
 
+def lacks() -> tuple[str, ...]:
+    """Return what to install for the graphs whose data are not there."""
+    return _graphs()[1]
+
+
 def _graphs() -> tuple[list[Graph], tuple[str, ...]]:
     """Return the graphs whose data are there, and what to install for the others."""
     found, missing = list[Graph](), list[str]()

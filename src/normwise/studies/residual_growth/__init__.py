@@ -37,10 +37,9 @@ STUDY = Study(
         "by the second moment."
     ),
     advice=(
-        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer "
-        "pre-activation order for the gradients at initialisation, never stack BN-ReLU layers without a skip, and "
-        "in a trained net measure gradient norms block by block, for training made those of the convolutional net "
-        "here grow far beyond any law in either order."
+        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer pre-activation order for "
+        "the gradients at initialisation, never stack BN-ReLU layers without a skip, and in a trained net measure gradient "
+        "norms block by block, for none of these laws holds after training."
     ),
     predict=predict,
     measure=measure,

@@ -92,7 +92,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
 
 
 def _some(drawn: Mapping[str, list[float]], every: int = 1, last: int | None = SHORT) -> dict[str, list[float]]:
-    """Return every so manieth point of a series."""
+    """Return some points of a series: one of every few."""
     return {part: values[every - 1 : last : every] for part, values in drawn.items()}
 
 

@@ -17,8 +17,11 @@ NO_SKIP, NO_BN, NEITHER = (
     "skip without BN: factor of a block",
     "neither skip nor BN: factor of a layer",
 )
-_FACTOR = "a factor: 1.5 (1/n + 1/m) of it, for blocks of width n and m samples, the order derived and 1.5 measured"
-_GROWTH = "growth over L blocks: .4 L (1/n + 1/m) of it, the .4 measured"
+_FACTOR = (
+    "a factor: 1.5 (1/n + 1/m) of it, for blocks of width n and m samples, the order derived and 1.5 fitted to nets of "
+    "width 48 to 384"
+)
+_GROWTH = "growth over L blocks: .4 L (1/n + 1/m) of it, the .4 fitted to the same nets"
 _CROSSING = "the crossing: that over the difference of the two slopes, and half a block, as depths are whole"
 
 

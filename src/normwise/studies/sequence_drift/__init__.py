@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from normwise.studies.sequence_drift.figures import figures, seen, sliders
-from normwise.studies.sequence_drift.measure import measure
+from normwise.studies.sequence_drift.measure import lacks, measure
 from normwise.studies.sequence_drift.predict import predict
 from normwise.studies.study import Heading, Study
 
@@ -36,8 +36,8 @@ STUDY = Study(
         "statistics remove the shift, and the noise they bring in its place is 1/√n_t, in speech as well."
     ),
     advice=(
-        "Where the mean drifts along the sequence reckon with the bias that pooled statistics leave, two standard "
-        "deviations and more at the last of 5 to 20 steps and further with padding that is counted, against the "
+        "Where the mean drifts along the sequence reckon with the bias that pooled statistics leave, at a drift of "
+        "0.3 a step two standard deviations at the last of 5 to 20 steps and further with padding that is counted, against the "
         "error of 1/√n_t of each step's own statistics, and do not decide by accuracy, which between the norms of "
         "this recogniser did not differ measurably."
     ),
@@ -46,5 +46,6 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     seen=seen,
+    lacks=lacks,
     version=3,
 )

@@ -46,15 +46,23 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         estimates, shown = _made(size, generator, lambda share: progress(share / 4))
         ideal = {FIRST: estimates[EVEN_FIRST], LAST: estimates[EVEN_LAST]}
-        try:
-            train, held = vowels()
-        except MissingDataError as error:
-            return Measurement(estimates, given, shown, ideal, (str(error),))
+        if missing := lacks():
+            return Measurement(estimates, given, shown, ideal, missing)
+        train, held = vowels()
         speech, (spoken, drawn) = _heard(size, train, generator)
         accuracy = _accuracy(size, train, held, generator, lambda share: progress((1 + 3 * share) / 4))
     return Measurement(
         {**estimates, **spoken}, {**given, "speech": speech}, {**shown, **drawn, "accuracy": accuracy}, ideal
     )
+
+
+def lacks() -> tuple[str, ...]:
+    """Return what to install where there is no speech."""
+    try:
+        vowels()
+    except MissingDataError as error:
+        return (str(error),)
+    return ()
 
 
 def _made(size: str, generator: torch.Generator, progress: Progress) -> _Part:

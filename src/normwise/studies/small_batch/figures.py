@@ -98,7 +98,7 @@ def _of_clusters(result: Measurement) -> Figure:
     sized = theory.relative_error_of_variance(worth)
     style.curve(axes, rho, sized, "a variance,\nwere it sized\nas a mean", color=style.SOFT, dashed=True)
     style.curve(axes, rho, theory.relative_error_of_mean(worth), color=style.GREEN)
-    clustered = theory.relative_error_of_clustered_variance(CLUSTERS, POSITIONS, rho)
+    clustered = theory.relative_error_of_variance_of_gaussian_clusters(CLUSTERS, POSITIONS, rho)
     style.curve(axes, rho, clustered, color=style.PURPLE)
     style.points(axes, result.series["mean"], "mean", color=style.GREEN)
     style.points(axes, result.series["variance"], "variance", color=style.PURPLE)
@@ -168,7 +168,7 @@ def sliders(_: Measurement) -> list[Slider]:
                 "mean": lambda _, rho: theory.relative_error_of_mean(
                     theory.effective_size_of_mean(values, POSITIONS, rho)
                 ),
-                "variance": lambda x, rho: theory.relative_error_of_clustered_variance(x, POSITIONS, rho),
+                "variance": lambda x, rho: theory.relative_error_of_variance_of_gaussian_clusters(x, POSITIONS, rho),
             },
             colors={"mean": "green", "variance": "purple"},
             x_label=f"images of {POSITIONS} positions",

@@ -34,7 +34,7 @@ def patches() -> Tensor:
 
         photographs = load_sample_images().images
     except ImportError as error:
-        raise MissingExtraError("scikit-learn and pillow", "studies", "photographs") from error
+        raise MissingExtraError("pillow", "studies", "photographs") from error
     cut = [functional.unfold(_planes(photograph), _SIDE, stride=_SIDE)[0].T for photograph in photographs]
     return torch.cat(cut).unflatten(1, (3, _SIDE**2))
 

@@ -34,7 +34,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     worth = theory.effective_size_of_mean(count, POSITIONS, CORRELATION)
     shared = theory.effective_size_of_mean(LARGE, LARGE, SHARED)
     mean, variance = theory.relative_error_of_mean, theory.relative_error_of_variance
-    clustered = theory.relative_error_of_clustered_variance
+    clustered = theory.relative_error_of_variance_of_gaussian_clusters
     noise = theory.variance_of_running_average(MOMENTUM, 1 / SMALL, UPDATES) ** 0.5
     predicted = {
         M_STEADY: (mean(STEADY_MEAN), variance(STEADY_MEAN)),
@@ -64,7 +64,7 @@ def variance_error(images: Any, moments: Mapping[str, Any]) -> Any:
     squares, means, shared, fourth = (
         np.array(moments[part])[:, None] for part in ("squares", "means", "shared", "fourth")
     )
-    each = theory.relative_error_of_variance_of_clusters(
+    each = theory.relative_error_of_variance_of_any_clusters(
         np.atleast_1d(images), squares=squares, means=means, shared=shared, fourth=fourth
     )
     return np.squeeze(np.sqrt(np.mean(each**2, 0)))
