@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from normwise.errors import NormwiseError
-from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, covered, diversity, frechet, train_scores
+from normwise.studies.data import TRAINED, digits
+from normwise.studies.digit_scores import covered, diversity, frechet, train_scores
 
 IMAGES, LABELS = digits()
 

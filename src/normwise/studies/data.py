@@ -11,6 +11,8 @@ from torch import Tensor
 
 from normwise.errors import MissingDataError, MissingExtraError
 
+TRAINED = 1300  # digits that networks learn from; the other 497 are held back
+
 
 def digits(*, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return scikit-learn's 1797 handwritten digits, shuffled: images `(n, 1, 8, 8)` in [0, 1] and labels `(n,)`."""

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from normwise.errors import NormwiseError
 from normwise.layers import BatchNorm
+from normwise.studies.data import TRAINED
 
 CLASSES = 10
-TRAINED = 1300  # images that the classifier and every generator learn from; the rest is held back
 _FEATURES, _BATCH = 32, 64
 _COVERED = 0.2  # of its fair share of samples, above which a class counts as covered
 

@@ -1,7 +1,7 @@
 """A study: what the source claims, what theory predicts, what is measured, and the verdict that follows.
 
 A study is a folder of this package whose `__init__.py` holds its words and ends in `STUDY = Study(...)`. It has three
-parts, a file each: `predict` (closed forms of `normwise.theory` only), `measure` (no theory) and `figures`. Nothing has
+parts, a file each: `predict` (closed forms of `normwise.theory` only), `measure` (which calls no theory) and `figures`. Nothing has
 to be registered anywhere.
 """
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from normwise.studies.conditional_generation.measure import _drawn, _judged_reals
-from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, train_scores
+from normwise.studies.data import TRAINED, digits
+from normwise.studies.digit_scores import train_scores
 
 IMAGES, LABELS = digits()
 

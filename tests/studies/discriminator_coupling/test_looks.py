@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, train_scores
+from normwise.studies.data import TRAINED, digits
+from normwise.studies.digit_scores import train_scores
 from normwise.studies.discriminator_coupling import games, looks
 
 

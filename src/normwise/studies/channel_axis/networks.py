@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from normwise.layers import AcrossChannelNorm, BatchNorm
 from normwise.studies.channel_axis.maps import features
+from normwise.studies.data import TRAINED
 
 AXES = {"by": BatchNorm, "across": AcrossChannelNorm}
-_TAUGHT, _FILTERS = 1300, 7
+_FILTERS = 7
 
 
 def plain(kind: str, images: Tensor, labels: Tensor, epochs: int, seed: int) -> float:
@@ -40,11 +41,11 @@ def beside_noise(kind: str, loudness: float, images: Tensor, labels: Tensor, epo
 def _learnt(model: nn.Module, x: Tensor, labels: Tensor, epochs: int, seed: int) -> float:
     """Train on most of the digits; return the accuracy on the others."""
     optimizer, generator = torch.optim.Adam(model.parameters(), 3e-3), torch.Generator().manual_seed(seed)
-    for _ in range(epochs * _TAUGHT // 64):
-        chosen = torch.randint(_TAUGHT, (64,), generator=generator)
+    for _ in range(epochs * TRAINED // 64):
+        chosen = torch.randint(TRAINED, (64,), generator=generator)
         loss = functional.cross_entropy(model(x[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return float((model.eval()(x[_TAUGHT:]).argmax(1) == labels[_TAUGHT:]).double().mean())
+        return float((model.eval()(x[TRAINED:]).argmax(1) == labels[TRAINED:]).double().mean())

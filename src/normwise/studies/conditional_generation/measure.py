@@ -22,8 +22,8 @@ from normwise.studies.conditional_generation.predict import (
     SKEWED,
     WIDTH,
 )
-from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, DigitScores, diversity, train_scores
+from normwise.studies.data import TRAINED, digits
+from normwise.studies.digit_scores import DigitScores, diversity, train_scores
 from normwise.studies.estimate import Estimate, dots
 from normwise.studies.study import Measurement, Progress, tracked
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from normwise.studies.data import digits
-from normwise.studies.digit_scores import TRAINED, train_scores
+from normwise.studies.data import TRAINED, digits
+from normwise.studies.digit_scores import train_scores
 from normwise.studies.discriminator_coupling.games import KINDS
 from normwise.studies.discriminator_coupling.linear import look_at_linear
 from normwise.studies.discriminator_coupling.looks import CONTRASTS, LOOKS, SHOWN, at_start, gallery_of, played

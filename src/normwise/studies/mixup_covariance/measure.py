@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from normwise.studies.data import digits
+from normwise.studies.data import TRAINED, digits
 from normwise.studies.estimate import Estimate, dots, series
-from normwise.studies.mixup_covariance.nets import BATCH, SETTLING, TRAINED, WHEN, beta, trained
+from normwise.studies.mixup_covariance.nets import BATCH, SETTLING, WHEN, beta, trained
 from normwise.studies.mixup_covariance.predict import (
     CONVOLUTIONAL,
     DENSE,

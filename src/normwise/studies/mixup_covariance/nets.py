@@ -11,8 +11,9 @@ from torch.nn import functional
 from normwise.care.recalibrate import recalibrate
 from normwise.core.moments import Moments
 from normwise.layers import BatchNorm
+from normwise.studies.data import TRAINED
 
-_WIDTH, BATCH, TRAINED = 64, 128, 1300  # channels, digits in a batch, digits that are learnt
+_WIDTH, BATCH = 64, 128  # channels, digits in a batch
 _EPOCHS = {"tiny": 1, "quick": 5, "full": 20}
 SETTLING = {"tiny": 15, "quick": 60, "full": 300}  # batches that running statistics are averaged over
 WHEN = ("as trained", "recalibrated")

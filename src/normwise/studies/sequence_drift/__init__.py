@@ -38,8 +38,8 @@ STUDY = Study(
     advice=(
         "Where the mean drifts along the sequence reckon with the bias that pooled statistics leave, at a drift of "
         "0.3 a step two standard deviations at the last of 5 to 20 steps and further with padding that is counted, against the "
-        "error of 1/√n_t of each step's own statistics, and do not decide by accuracy, which between the norms of "
-        "this recogniser did not differ measurably."
+        "error of 1/√n_t of each step's own statistics, and do not expect accuracy to decide, for the norms "
+        "of this recogniser lay close together."
     ),
     predict=predict,
     measure=measure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,17 +48,24 @@ def _bias(result: Measurement) -> Figure:
 
 
 def _noise(result: Measurement) -> Figure:
-    counts, number = alive(result.given), len(result.given["lengths"])
-    step = np.arange(1, len(counts) + 1)
-    made, axes = style.figure(
+    counts, lengths = alive(result.given), result.given["lengths"]
+    return _noisy(
         "A time step's own mean is noisy\nwhere few sequences are alive",
-        f"step of {number} made sequences, {min(result.given['lengths'])} to {len(counts)} steps long",
-        "error of the step's mean, in standard deviations",
+        f"step of {len(lengths)} made sequences, {min(lengths)} to {len(counts)} steps long",
+        result.series["noise"],
+        theory.timewise_error(counts),
+        len(lengths),
     )
-    style.curve(axes, step, theory.timewise_error(counts), "theory,\n1/√alive")
-    everyone = np.full(len(step), theory.timewise_error(number))
+
+
+def _noisy(title: str, x: str, measured: Mapping[str, Any], error: np.ndarray, sequences: int) -> Figure:
+    """Draw the error of each step's own mean, and what it were if all the sequences had all the steps."""
+    step = np.array(measured["x"])
+    made, axes = style.figure(title, x, "error of the step's mean, in standard deviations")
+    style.curve(axes, step, error[: len(step)], "theory,\n1/√alive")
+    everyone = np.full(len(step), theory.timewise_error(sequences))
     style.curve(axes, step, everyone, f"theory, if all\nhad {len(step)} steps", color=style.SOFT, dashed=True)
-    style.points(axes, result.series["noise"], "measured")
+    style.points(axes, measured, "measured")
     axes.set_ylim(bottom=0)
     _count_steps(axes, len(step))
     return made
@@ -82,20 +90,14 @@ def _speech(result: Measurement) -> Figure:
 
 
 def _speech_noise(result: Measurement) -> Figure:
-    speech, shown = result.given["speech"], result.series["spoken noise"]
-    step = np.array(shown["x"])
-    made, axes = style.figure(
+    speech = result.given["speech"]
+    return _noisy(
         "Few utterances last: late steps' own means\nare noisy in an LSTM that hears speech",
         f"step of {speech['batch']} utterances, {len(speech['step means'])} steps at most",
-        "error of the step's mean, in standard deviations",
+        result.series["spoken noise"],
+        spoken_error(speech),
+        speech["batch"],
     )
-    style.curve(axes, step, spoken_error(speech)[: len(step)], "theory,\n1/√alive")
-    everyone = np.full(len(step), theory.timewise_error(speech["batch"]))
-    style.curve(axes, step, everyone, "theory, if\nall lasted", color=style.SOFT, dashed=True)
-    style.points(axes, shown, "measured")
-    axes.set_ylim(bottom=0)
-    _count_steps(axes, len(step))
-    return made
 
 
 def _accuracy(result: Measurement) -> Figure:
