@@ -10,7 +10,7 @@ import pytest
 from normwise.reporting import style
 from normwise.studies.graph_correlation import STUDY
 from normwise.studies.graph_correlation.predict import mixed, neighbouring
-from normwise.studies.study import compare
+from normwise.studies.verdict import compare
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from normwise.reporting import style
+from normwise.reporting import picture, style
 from normwise.reporting.document import to_json
 from normwise.studies.sequence_drift import STUDY
-from normwise.studies.study import Measurement, compare
+from normwise.studies.study import Measurement
+from normwise.studies.verdict import compare
 
 _FILE = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_TRAIN.ts"
 
@@ -36,7 +37,7 @@ def test_made_sequences_are_measured_without_speech(without_speech):
 
 def test_only_made_sequences_are_shown_without_speech(without_speech):
     with style.look():
-        drawn = {name: style.svg(figure) for name, figure in STUDY.figures(without_speech).items()}
+        drawn = {name: picture.svg(figure) for name, figure in STUDY.figures(without_speech).items()}
     assert drawn.keys() == {"bias", "noise"}
     assert not [name for name, picture in drawn.items() if "speech" in picture]
     assert STUDY.seen(without_speech) == ""
