@@ -2,68 +2,88 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
-_CODE = 130  # 128 and the signal's number, as shells say it
-_AGAIN = 1.0  # seconds after which an interrupt that was lost strikes again
+INTERRUPTED = 130  # 128 and the signal's number, as shells say it
+_AGAIN = 0.1  # seconds after which an interrupt that was lost strikes again
 
 
 @contextmanager
 def interruptible(kept: str = "") -> Generator[None]:
     """Say that this block was interrupted, and what is `kept`, and leave with exit code 130.
 
-    Python raises `KeyboardInterrupt` wherever the signal finds it: inside a callback of compiled code, which prints and
-    loses it (as in numba's compiler), or inside a library that answers with another error. So whatever leaves the block
-    after the signal counts as the interrupt, and until something does the interrupt strikes again.
-
-    Where the caller ignores interrupts, or in another thread than the main one, they stay as they are.
+    Whatever leaves the block after the signal counts as the interrupt, for a library may answer it with another error;
+    a block that ends has done its work, and nothing is said. Where the caller ignores interrupts, or in another thread
+    than the main one, they stay as they are.
     """
-    with _struck() as struck:
-        try:
-            yield
-        except BaseException as error:
-            if not (struck.is_set() or isinstance(error, KeyboardInterrupt)):
-                raise
-            struck.set()
-    if struck.is_set():
-        sys.stderr.write(f"interrupted{'; ' if kept else ''}{kept}\n")
-        raise SystemExit(_CODE)
-
-
-@contextmanager
-def _struck() -> Generator[threading.Event]:
-    """Give an event that the signal sets, and raise `KeyboardInterrupt` until the block is left."""
-    struck, owner, former = threading.Event(), os.getpid(), signal.getsignal(signal.SIGINT)
+    former, report = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
-        yield struck
+        yield
         return
-    alarm = signal.getsignal(signal.SIGALRM) if hasattr(signal, "setitimer") else None
-    report = sys.unraisablehook
-
-    def strike(_signal: int, _frame: Any) -> None:
-        struck.set()
-        if alarm is not None and os.getpid() == owner:  # not in a child, which shares the handler
-            signal.signal(signal.SIGALRM, strike)
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
-        raise KeyboardInterrupt
-
-    def quiet(lost: sys.UnraisableHookArgs) -> None:
-        if not struck.is_set():
-            report(lost)
-
+    strike = _Strike()
     try:
         signal.signal(signal.SIGINT, strike)
-        sys.unraisablehook = quiet
-        yield struck
+        sys.unraisablehook = lambda lost: None if strike.came else report(lost)
+        yield
+    except BaseException as error:
+        strike.shielded = True
+        if not (strike.came or isinstance(error, KeyboardInterrupt)):
+            raise
+        sys.stderr.write(f"interrupted{'; ' if kept else ''}{kept}\n")
+        raise SystemExit(INTERRUPTED) from error
     finally:
-        if alarm is not None and struck.is_set():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, alarm)
-        signal.signal(signal.SIGINT, former)
+        strike.shielded = True  # first and in one step: from here on a signal does nothing
+        strike.give_back_alarm()
         sys.unraisablehook = report
+        signal.signal(signal.SIGINT, former)
+
+
+class _Interrupt(KeyboardInterrupt):
+    """An interrupt that can be watched, as Python's own cannot."""
+
+
+@final
+class _Strike:
+    """Raises the interrupt where the signal finds the program, and once more whenever it was lost.
+
+    A callback of compiled code (as in numba's compiler) prints what is raised in it and goes on; a bare `except` drops it.
+    An interrupt is lost when nothing holds it any more: while clean-up runs, and while an error that came of it goes
+    its way, Python does, so these are left in peace. Without alarms (on Windows) a lost one waits for the next signal.
+    A signal mask would not do for a shield: threads that do not have it, such as torch's, take the signal all the same.
+    """
+
+    def __init__(self) -> None:
+        self.came = self.shielded = False
+        self._callers: tuple[Any, tuple[float, float]] | None = None  # handler and timer, while ours stand for them
+
+    def __call__(self, *_: Any) -> None:
+        if not self.shielded:
+            self.came = True
+            raise self._watched()  # held by no name in this frame, which the interrupt itself keeps
+
+    def _watched(self) -> _Interrupt:
+        weakref.finalize(interrupt := _Interrupt(), self._lost)
+        return interrupt
+
+    def _lost(self) -> None:
+        alarms = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is not None
+        if self.shielded or not alarms or threading.current_thread() is not threading.main_thread():
+            return
+        self.shielded = True
+        try:
+            self._callers = self._callers or (signal.signal(signal.SIGALRM, self), signal.getitimer(signal.ITIMER_REAL))
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        finally:
+            self.shielded = False
+
+    def give_back_alarm(self) -> None:
+        if self._callers is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._callers[0])
+            signal.setitimer(signal.ITIMER_REAL, *self._callers[1])
