@@ -25,8 +25,8 @@ STUDY = Study(
     ),
     outcome=(
         "Batches are noisy, by the thresholds of rule NW203, where they hold few independent values, below 16 for a mean and "
-        "below 9 for a variance of Gaussian ones, which a single image of positions that differ can supply and as many that "
-        "resemble each other cannot; that such noise destabilises training was not measured here."
+        "below 9 for a variance of Gaussian ones, and one image holds more than that where its positions differ, several images "
+        "fewer where their positions resemble each other; that such noise destabilises training was not measured here."
     ),
     advice=(
         "Count independent values, which are images where an image's positions resemble each other, as in the photographs "
