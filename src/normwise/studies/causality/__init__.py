@@ -32,9 +32,9 @@ STUDY = Study(
     ),
     outcome=(
         "Pooled statistics do carry the future back, by √2/N in root mean square, and on tosses of a coin by about 1/(2N) "
-        "nats a token, and layer norm's outputs know neither the future nor the batch; on text a model was told of its next "
-        "character where a single sequence shared statistics, and hardly at all in larger batches; and in a small vision "
-        "transformer batch norm was at no batch size measurably the worse one."
+        "nats a token, and layer norm's outputs know neither the future nor the batch; what a model of text makes of it, and "
+        "loses in evaluation, is measured by batch size; and in a small vision transformer batch norm was at no batch size "
+        "measurably the worse one."
     ),
     advice=(
         "In anything autoregressive use layer norm, or measure the loss in evaluation if few tokens share statistics; where "
