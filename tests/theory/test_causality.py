@@ -132,6 +132,13 @@ def test_no_belief_is_farther_off_than_what_is_left_to_gain_allows(count):
     assert (allowed[near] <= 1.02 * np.abs(belief - right)[near] / (4 * right * (1 - right)) ** 0.5 + 1e-3).all()
 
 
+@pytest.mark.parametrize("count", [1030, 10**6])
+def test_a_belief_among_many_tokens(count):
+    """Stirling: a half of so many tosses are heads with the chance sqrt(2/(pi N))."""
+    allowed = causality.belief_error(1e-6, count)
+    assert allowed == pytest.approx((1e-6 * (np.pi * count / 2) ** 0.5) ** 0.5, rel=1 / count)
+
+
 def test_drawn_shift_from_training_to_evaluation():
     rng, count = np.random.default_rng(8), 6
     x = rng.normal(size=(200, 500, count))

@@ -104,14 +104,16 @@ def belief_error(left: Number, count: int) -> Number:
 
     1. Batches half heads, half tails have the chance :math:`w = \binom{N}{N/2} 2^{-N}`, heads in them half of that.
     2. If the model says q where p is right, it loses KL(p, q) there: :math:`\frac w2 KL(p, q)` is at most `left`.
-    3. By Pinsker's inequality :math:`(p - q)^2 \le KL(p, q) / 2`: hence :math:`|p - q| \le \sqrt{left / w}`.
+    3. By Pinsker's inequality :math:`(p - q)^2 \le KL(p, q) / 2`: hence :math:`|p - q| \le \sqrt{left / w}`, of a head's
+       belief and of a tail's, and so of their mean.
 
     Reference: Cover and Thomas 2006, "Elements of information theory", lemma 11.6.1.
 
     >>> print(round(belief_error(1e-6, 8), 4))
     0.0019
     """
-    return (left * 2.0**count / math.comb(count, count // 2)) ** 0.5
+    log_chance = math.lgamma(count + 1) - 2 * math.lgamma(count / 2 + 1) - count * math.log(2)
+    return (left * math.exp(-log_chance)) ** 0.5
 
 
 def rms_shift(count: Number) -> Number:

@@ -31,10 +31,10 @@ STUDY = Study(
         "nothing to leak."
     ),
     outcome=(
-        "Pooled statistics do carry the future back, by no more than √2/N an input and about 1/(2N) nats a token, and layer "
-        "norm's outputs know neither the future nor the batch; with equal data batch norm's loss on text in evaluation was "
-        "above layer norm's most where a single sequence shared statistics and came near it in larger batches, and in a "
-        "small vision transformer batch norm was at no batch size the worse one."
+        "Pooled statistics do carry the future back, by √2/N in root mean square, and on tosses of a coin by about 1/(2N) "
+        "nats a token, and layer norm's outputs know neither the future nor the batch; what a model of text makes of it, and "
+        "loses in evaluation, is measured by batch size; and in a small vision transformer batch norm was at no batch size "
+        "measurably the worse one."
     ),
     advice=(
         "In anything autoregressive use layer norm, or measure the loss in evaluation if few tokens share statistics; where "
@@ -47,5 +47,5 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     seen=seen,
-    version=3,
+    version=4,
 )

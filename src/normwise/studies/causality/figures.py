@@ -30,8 +30,21 @@ def figures(result: Measurement) -> dict[str, Figure]:
         "tokens": _tokens(shown),
         "tosses": _tosses(shown),
         "shift": _shift(shown),
-        "text": _text(shown),
-        "digits": _digits(shown),
+        "text": _modes(
+            shown,
+            "text",
+            f"Text: norms after {shown['sequences']} sequences each",
+            f"sequences of {CONTEXT} characters in a batch, data equal",
+            "loss on held-back text, nats a character",
+        ),
+        "next": _next(shown),
+        "digits": _modes(
+            shown,
+            "digits",
+            f"Vision: norms after {shown['images']} digits each",
+            "images in a batch, data equal",
+            "accuracy of a small vision transformer on held-back digits",
+        ),
     }
 
 
@@ -114,64 +127,55 @@ def _shift(shown: Mapping[str, Any]) -> Figure:
     return made
 
 
-def _text(shown: Mapping[str, Any]) -> Figure:
-    made, axes = style.figure(
-        f"Text: norms after {shown['sequences']} sequences each",
-        f"sequences of {CONTEXT} characters in a batch, data equal",
-        "loss on held-back text, nats a character",
-        log="x",
-    )
+def _modes(shown: Mapping[str, Any], what: str, title: str, x: str, y: str) -> Figure:
+    made, axes = style.figure(title, x, y, log="x")
     style.points(
-        axes, shown["text, batch norm, its batch"], "batch norm,\nits batch's\nstatistics", color=style.PURPLE,
+        axes, shown[f"{what}, batch norm, its batch"], "batch norm,\nits batch's\nstatistics", color=style.PURPLE,
         hollow=True, aside=-5.0,
     )  # fmt: skip
-    style.points(axes, shown["text, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
+    style.points(axes, shown[f"{what}, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
     style.points(
-        axes, shown["text, layer norm, in evaluation"], "layer norm,\nboth modes", color=style.GREEN, aside=5.0
+        axes, shown[f"{what}, layer norm, in evaluation"], "layer norm,\nboth modes", color=style.GREEN, aside=5.0
     )
     return made
 
 
-def _digits(shown: Mapping[str, Any]) -> Figure:
+def _next(shown: Mapping[str, Any]) -> Figure:
     made, axes = style.figure(
-        f"Vision: norms after {shown['images']} digits each",
-        "images in a batch, data equal",
-        "accuracy of a small vision transformer on held-back digits",
+        "Text: what statistics tell of the next character",
+        f"sequences of {CONTEXT} characters in a batch, data equal",
+        "rise of the loss if the next one is another, nats a character",
         log="x",
     )
-    style.points(
-        axes, shown["digits, batch norm, its batch"], "batch norm,\nits batch's\nstatistics", color=style.PURPLE,
-        hollow=True, aside=-5.0,
-    )  # fmt: skip
-    style.points(axes, shown["digits, batch norm, in evaluation"], "batch norm,\nevaluation", color=style.PURPLE)
-    style.points(
-        axes, shown["digits, layer norm, in evaluation"], "layer norm,\nboth modes", color=style.GREEN, aside=5.0
-    )
+    dots = shown["text, told by the next symbol"]
+    style.curve(axes, dots["x"], np.zeros(len(dots["x"])), "layer norm,\nexactly 0", color=style.GREEN)
+    style.points(axes, dots, "batch norm,\nits batch's\nstatistics")
     return made
 
 
 def seen(result: Measurement) -> str:
-    """Say how batch norm did beside layer norm after equal data, and beside itself, by batch size."""
+    """Say how batch norm did beside layer norm after equal data, and beside itself, by batch size; and what it was told."""
     shown = result.series
     rate = f"at a rate of {RATE:g} in batches of {TEXTS[1]} sequences or {IMAGES[1]} digits and as the root of the size in others"
     best = [told(shown[f"text, {of}, in evaluation"]) for of in NORMS]
-    beyond = shown["text, beyond its batch"]
-    leaks = [
-        f"{size:g}" for size, y, half in zip(beyond["x"], beyond["y"], beyond["interval"], strict=True) if y > half
+    given_away = shown["text, told by the next symbol"]
+    sizes = [
+        f"{size:g}"
+        for size, y, half in zip(*(given_away[of] for of in ("x", "y", "interval")), strict=True)
+        if y > half
     ]
-    leak = (
-        f"A leak shows in batches of {' and '.join(leaks)}, where that is more than its interval."
-        if leaks
-        else "That is nowhere measurably above 0: no leak shows on text."
-    )
+    leak = f"measurably above 0 in batches of {' and '.join(sizes)}" if sizes else "nowhere measurably above 0"
     return (
-        f"Every model read {shown['sequences']} sequences or saw {shown['images']} digits, whatever its batches, {rate}. "
-        f"On held-back text the loss in evaluation was {best[0]} nats with batch norm and {best[1]} with layer norm in "
-        f"batches of {TEXTS[-1]}. Batch norm's was higher than layer norm's by {_listed(shown['text, beyond layer norm'])} "
-        f"sequences a batch, and higher than its own under its batches' statistics by {_listed(beyond)}. {leak} "
-        f"In the vision transformer batch norm's accuracy in evaluation was higher than layer norm's by "
-        f"{_listed(shown['digits, beyond layer norm'])} digits a batch, and higher than its own under its batches' statistics "
-        f"by {_listed(shown['digits, beyond its batch'])}."
+        f"Every model read {shown['sequences']} sequences of the language reference of Python {result.given['python']} or saw "
+        f"{shown['images']} digits, whatever its batches, {rate}. On held-back text the loss in evaluation was {best[0]} nats "
+        f"with batch norm and {best[1]} with layer norm in batches of {TEXTS[-1]}. Batch norm's was higher than layer norm's "
+        f"by {_listed(shown['text, beyond layer norm'])} sequences a batch. The gap between training and evaluation, batch "
+        f"norm's loss in evaluation above that under its batches' statistics, was {_listed(shown['text, beyond its batch'])}: "
+        f"it has both what statistics tell and how noisy they are. What they tell was measured alone: with the next character "
+        f"swapped in its batch for one that the model draws from the past, batch norm's loss under its batches' statistics "
+        f"rose by {_listed(given_away)}, {leak}. In the vision transformer batch norm's accuracy in evaluation was higher "
+        f"than layer norm's by {_listed(shown['digits, beyond layer norm'])} digits a batch, and higher than its own under "
+        f"its batches' statistics by {_listed(shown['digits, beyond its batch'])}."
     )
 
 

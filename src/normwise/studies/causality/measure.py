@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,18 @@ from normwise.studies.causality.predict import (
     SHIFT_LAYER,
 )
 from normwise.studies.causality.tosses import Told, foretold
-from normwise.studies.causality.training import IMAGES, TEXTS, read, saw, text
+from normwise.studies.causality.training import (
+    IMAGES,
+    TEXTS,
+    Judged,
+    judged_reader,
+    judged_seer,
+    later_text,
+    text,
+    told_by_the_next,
+    trained_reader,
+    trained_seer,
+)
 from normwise.studies.causality.transformers import Norm
 from normwise.studies.data import digits
 from normwise.studies.estimate import Estimate, dots, series
@@ -78,7 +90,7 @@ def measure(seed: int, size: str, progress: Progress) -> Measurement:
     ):  # fmt: skip
         gains = [[getattr(one, part) for one in models[kind, count]] for count in LEAKED[size]]
         shown[f"gain, {of}"] = series(LEAKED[size], np.transpose(gains))
-    given = {"x": batch["x"], "eps": batch["eps"], **left}
+    given = {"x": batch["x"], "eps": batch["eps"], "python": platform.python_version(), **left}
     amounts = {"sequences": _SEQUENCES[size], "images": _IMAGES[size]}
     return Measurement(estimates | found, given, {**shown, **by_size, **amounts, **_later(batch)})
 
@@ -117,11 +129,20 @@ def _by_batch_size(size: str, progress: Progress) -> dict[str, Any]:
     for start in tracked(torch.randint(2**31, (_MODELS[size],)).tolist(), progress):
         for of, norm in NORMS.items():
             torch.manual_seed(start)
-            losses = [read(norm, written, batch, _SEQUENCES[size]) for batch in TEXTS]
-            right = [saw(norm, images, labels, batch, _IMAGES[size]) for batch in IMAGES]
+            losses: list[Judged] = []
+            told: list[float] = []
+            for batch in TEXTS:
+                model, held_back = trained_reader(norm, written, batch, _SEQUENCES[size]), later_text(written)
+                losses.append(judged_reader(model, *held_back, batch))
+                if of == "batch norm":
+                    told.append(told_by_the_next(model, *held_back, batch))
+            seers = [(trained_seer(norm, images, labels, batch, _IMAGES[size]), batch) for batch in IMAGES]
+            right = [judged_seer(model, images, labels, batch) for model, batch in seers]
             for what, outcomes in (("text", losses), ("digits", right)):
-                for mode, values in zip(("its batch", "in evaluation"), zip(*outcomes, strict=True), strict=True):
-                    found.setdefault(f"{what}, {of}, {mode}", []).append(list(values))
+                found.setdefault(f"{what}, {of}, its batch", []).append([one.together for one in outcomes])
+                found.setdefault(f"{what}, {of}, in evaluation", []).append([one.alone for one in outcomes])
+            if told:
+                found.setdefault("text, told by the next symbol", []).append(told)
     for what in ("text", "digits"):
         later = np.array(found[f"{what}, batch norm, in evaluation"])
         for of, other in (("layer norm", "layer norm, in evaluation"), ("its batch", "batch norm, its batch")):
