@@ -38,7 +38,7 @@ def interruptible(kept: str = "") -> Generator[None]:
         sys.stderr.write(f"interrupted{'; ' if kept else ''}{kept}\n")
         raise SystemExit(INTERRUPTED) from error
     finally:
-        strike.shielded = True  # first and in one step: from here on a signal does nothing
+        strike.shielded = True  # not a signal mask, which torch's threads do not have
         strike.give_back_alarm()
         sys.unraisablehook = report
         signal.signal(signal.SIGINT, former)
@@ -53,14 +53,13 @@ class _Strike:
     """Raises the interrupt where the signal finds the program, and once more whenever it was lost.
 
     A callback of compiled code (as in numba's compiler) prints what is raised in it and goes on; a bare `except` drops it.
-    An interrupt is lost when nothing holds it any more: while clean-up runs, and while an error that came of it goes
-    its way, Python does, so these are left in peace. Without alarms (on Windows) a lost one waits for the next signal.
-    A signal mask would not do for a shield: threads that do not have it, such as torch's, take the signal all the same.
+    It is lost when nothing holds it any more. Clean-up holds it, and so does an error that came of it: they go their
+    way in peace. Without alarms (on Windows) a lost interrupt waits for the next signal.
     """
 
     def __init__(self) -> None:
         self.came = self.shielded = False
-        self._callers: tuple[Any, tuple[float, float]] | None = None  # handler and timer, while ours stand for them
+        self._callers: tuple[tuple[float, float], Any] | None = None  # timer and handler, while ours stand for them
 
     def __call__(self, *_: Any) -> None:
         if not self.shielded:
@@ -77,13 +76,14 @@ class _Strike:
             return
         self.shielded = True
         try:
-            self._callers = self._callers or (signal.signal(signal.SIGALRM, self), signal.getitimer(signal.ITIMER_REAL))
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+            if self._callers is None:
+                self._callers = signal.setitimer(signal.ITIMER_REAL, 0), signal.signal(signal.SIGALRM, self)
         finally:
             self.shielded = False
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
     def give_back_alarm(self) -> None:
         if self._callers is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._callers[0])
-            signal.setitimer(signal.ITIMER_REAL, *self._callers[1])
+            signal.signal(signal.SIGALRM, self._callers[1])
+            signal.setitimer(signal.ITIMER_REAL, *self._callers[0])
