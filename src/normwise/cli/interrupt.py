@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, final
 
 INTERRUPTED = 130  # 128 and the signal's number, as shells say it
-_AGAIN = 0.1  # seconds after which an interrupt that was lost strikes again
+_AGAIN = 0.5  # seconds after which an interrupt that was lost strikes again
 
 
 @contextmanager
@@ -44,36 +43,29 @@ def interruptible(kept: str = "") -> Generator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-class _Interrupt(KeyboardInterrupt):
-    """An interrupt that can be watched, as Python's own cannot."""
-
-
 @final
 class _Strike:
-    """Raises the interrupt where the signal finds the program, and once more whenever it was lost.
+    """Raises the interrupt where the signal finds the program, and again by an alarm where it was lost.
 
     A callback of compiled code (as in numba's compiler) prints what is raised in it and goes on; a bare `except` drops it.
-    It is lost when nothing holds it any more. Clean-up holds it, and so does an error that came of it: they go their
-    way in peace. Without alarms (on Windows) a lost interrupt waits for the next signal.
+    While clean-up handles it, or an error that came of it, it is not lost, and the alarm waits. Without alarms (on
+    Windows) a lost interrupt waits for the next signal.
     """
 
     def __init__(self) -> None:
         self.came = self.shielded = False
         self._callers: tuple[tuple[float, float], Any] | None = None  # timer and handler, while ours stand for them
 
-    def __call__(self, *_: Any) -> None:
-        if not self.shielded:
-            self.came = True
-            raise self._watched()  # held by no name in this frame, which the interrupt itself keeps
-
-    def _watched(self) -> _Interrupt:
-        weakref.finalize(interrupt := _Interrupt(), self._lost)
-        return interrupt
-
-    def _lost(self) -> None:
-        alarms = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is not None
-        if self.shielded or not alarms or threading.current_thread() is not threading.main_thread():
+    def __call__(self, number: int, _frame: Any) -> None:
+        if self.shielded:
             return
+        self.came = True
+        if hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is not None:
+            self._set_alarm()
+        if number == signal.SIGINT or not _under_way():
+            raise KeyboardInterrupt
+
+    def _set_alarm(self) -> None:
         self.shielded = True
         try:
             if self._callers is None:
@@ -87,3 +79,10 @@ class _Strike:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._callers[1])
             signal.setitimer(signal.ITIMER_REAL, *self._callers[0])
+
+
+def _under_way() -> bool:
+    error = sys.exc_info()[1]  # of the interrupted code
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
