@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, final
 
 INTERRUPTED = 130  # 128 and the signal's number, as shells say it
-_AGAIN = 0.1  # seconds after which an interrupt that was lost strikes again
+_AGAIN = 0.5  # seconds after which an interrupt that was lost strikes again
 
 
 @contextmanager
@@ -38,52 +37,52 @@ def interruptible(kept: str = "") -> Generator[None]:
         sys.stderr.write(f"interrupted{'; ' if kept else ''}{kept}\n")
         raise SystemExit(INTERRUPTED) from error
     finally:
-        strike.shielded = True  # first and in one step: from here on a signal does nothing
+        strike.shielded = True  # not a signal mask, which torch's threads do not have
         strike.give_back_alarm()
         sys.unraisablehook = report
         signal.signal(signal.SIGINT, former)
 
 
-class _Interrupt(KeyboardInterrupt):
-    """An interrupt that can be watched, as Python's own cannot."""
-
-
 @final
 class _Strike:
-    """Raises the interrupt where the signal finds the program, and once more whenever it was lost.
+    """Raises the interrupt where the signal finds the program, and again by an alarm where it was lost.
 
     A callback of compiled code (as in numba's compiler) prints what is raised in it and goes on; a bare `except` drops it.
-    An interrupt is lost when nothing holds it any more: while clean-up runs, and while an error that came of it goes
-    its way, Python does, so these are left in peace. Without alarms (on Windows) a lost one waits for the next signal.
-    A signal mask would not do for a shield: threads that do not have it, such as torch's, take the signal all the same.
+    While clean-up handles it, or an error that came of it, it is not lost, and the alarm waits. Without alarms (on
+    Windows) a lost interrupt waits for the next signal.
     """
 
     def __init__(self) -> None:
         self.came = self.shielded = False
-        self._callers: tuple[Any, tuple[float, float]] | None = None  # handler and timer, while ours stand for them
+        self._callers: tuple[tuple[float, float], Any] | None = None  # timer and handler, while ours stand for them
 
-    def __call__(self, *_: Any) -> None:
-        if not self.shielded:
-            self.came = True
-            raise self._watched()  # held by no name in this frame, which the interrupt itself keeps
-
-    def _watched(self) -> _Interrupt:
-        weakref.finalize(interrupt := _Interrupt(), self._lost)
-        return interrupt
-
-    def _lost(self) -> None:
-        alarms = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is not None
-        if self.shielded or not alarms or threading.current_thread() is not threading.main_thread():
+    def __call__(self, number: int, _frame: Any) -> None:
+        if self.shielded:
             return
+        self.came = True
+        if hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is not None:
+            self._set_alarm()
+        if number == signal.SIGINT or not _under_way():
+            raise KeyboardInterrupt
+
+    def _set_alarm(self) -> None:
         self.shielded = True
         try:
-            self._callers = self._callers or (signal.signal(signal.SIGALRM, self), signal.getitimer(signal.ITIMER_REAL))
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+            if self._callers is None:
+                self._callers = signal.setitimer(signal.ITIMER_REAL, 0), signal.signal(signal.SIGALRM, self)
         finally:
             self.shielded = False
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
     def give_back_alarm(self) -> None:
         if self._callers is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._callers[0])
-            signal.setitimer(signal.ITIMER_REAL, *self._callers[1])
+            signal.signal(signal.SIGALRM, self._callers[1])
+            signal.setitimer(signal.ITIMER_REAL, *self._callers[0])
+
+
+def _under_way() -> bool:
+    error = sys.exc_info()[1]  # of the interrupted code
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
