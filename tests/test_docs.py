@@ -9,18 +9,32 @@ import sys
 from pathlib import Path
 
 import pytest
+from reporting.browser import Page, opened
 from torch import nn
 
 import normwise
 from normwise import layers
 from normwise.audit.report import rule_documents
 from normwise.errors import UsageError
+from normwise.studies.study import all_studies
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = [ROOT / "README.md", ROOT / "docs/quickstart.md"]
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SLIDERS = """(inside, page) => [...inside.document.querySelectorAll(".slider")].map(box => {
+  const input = box.querySelector("input"), name = box.id;
+  const seen = () => box.querySelector("output").textContent
+    + [...box.querySelectorAll(".curve")].map(curve => curve.getAttribute("d"));
+  const all = [];
+  for (let place = 0; place <= +input.max; place++) {
+    input.value = place;
+    input.dispatchEvent(new inside.Event("input", {bubbles: true}));
+    all.push(seen());
+  }
+  return [name, +input.max + 1, new Set(all).size];
+})"""
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +68,30 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{page.name}: no heading for {target}"
+
+
+@pytest.mark.parametrize("page", ["studies.md", "book.html"])
+def test_pages_of_the_studies_say_what_the_studies_say(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    words = text if page.endswith("md") else "".join(Page(text).words)
+    for study in all_studies():
+        for said in (study.title, study.claim, study.theory, study.outcome, study.advice):
+            assert said in words, f"{page}: {study.name} says something else; run `python docs/generate.py DIR`"
+
+
+def test_every_slider_of_the_book_moves(tmp_path):
+    book = (ROOT / "docs/book.html").read_text(encoding="utf-8")
+    moved = opened(book, tmp_path, 1200, _SLIDERS)
+    assert {name.partition("-slider-")[0] for name, _, _ in moved} == {study.name for study in all_studies()}
+    assert all(places == different for _, places, different in moved)
+
+
+@pytest.mark.parametrize("width", [320, 1200])
+def test_the_book_fits_and_loads_nothing(tmp_path, width):
+    needed, there, loaded, pictures, _ = opened((ROOT / "docs/book.html").read_text(encoding="utf-8"), tmp_path, width)
+    assert needed <= there
+    assert loaded == 0
+    assert pictures > len(all_studies())
 
 
 def _run(page: Path) -> dict:

@@ -26,12 +26,13 @@ _SIZES = """(inside, page) => [page.scrollWidth, page.clientWidth, inside.perfor
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags, its attributes, and whether every tag is closed."""
+    """What a page holds: its tags, its attributes, its words, and whether every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.words: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -41,6 +42,9 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from normwise.errors import MissingDataError
 from normwise.studies.causality.transformers import SYMBOLS, Norm, VisionTransformer, language_model
-from normwise.studies.digit_scores import TRAINED
+from normwise.studies.data import TRAINED
 
 CONTEXT = 32
 TEXTS, IMAGES = (1, 4, 16), (8, 32, 128)  # sequences, images of a batch
