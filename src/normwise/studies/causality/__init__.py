@@ -31,10 +31,10 @@ STUDY = Study(
         "nothing to leak."
     ),
     outcome=(
-        "Pooled statistics do carry the future back, by √2/N in root mean square, and on tosses of a coin by about 1/(2N) "
-        "nats a token, and layer norm's outputs know neither the future nor the batch; what a model of text makes of it, and "
-        "loses in evaluation, is measured by batch size; and in a small vision transformer batch norm was at no batch size "
-        "measurably the worse one."
+        "Pooled statistics do carry the future back, by √2/N an input in root mean square and by about 1/(2N) nats a token on "
+        "tosses of a coin, and layer norm's outputs know neither the future nor the batch; in a model of text they told most "
+        "where a single sequence was a batch and next to nothing in larger ones, and in a small vision transformer batch norm "
+        "was at no batch size measurably the worse one."
     ),
     advice=(
         "In anything autoregressive use layer norm, or measure the loss in evaluation if few tokens share statistics; where "
