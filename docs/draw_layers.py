@@ -30,7 +30,8 @@ from normwise.layers import (
     MaskedBatchNorm,
     TimewiseBatchNorm,
 )
-from normwise.reporting.style import BLUE, GREEN, INK, LINE, ORANGE, PURPLE, SOFT, VERMILLION, look, png, svg
+from normwise.reporting.picture import png, svg
+from normwise.reporting.style import BLUE, GREEN, INK, LINE, ORANGE, PURPLE, SOFT, VERMILLION, look
 
 IMAGES = Path(__file__).parent / "images"
 SAMPLES, CHANNELS, POSITIONS = 6, 3, 5

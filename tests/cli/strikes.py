@@ -14,6 +14,8 @@ import contextlib, ctypes, os, signal, sys, threading, time
 from normwise.cli import interrupt
 from normwise.cli.interrupt import interruptible
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
+
 def strike():
     signal.raise_signal(signal.SIGINT)
 

@@ -157,11 +157,13 @@ thread.join()
     assert ended(started(script, tmp_path)) == (0, "True\n", "")
 
 
-def test_who_ignores_interrupts_is_not_interrupted(tmp_path):
+def test_who_ignores_the_signal_is_not_interrupted_by_it(tmp_path):
     script = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 with interruptible():
     strike()
     print("done", signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+with interruptible():
+    raise KeyboardInterrupt
 """
-    assert ended(started(script, tmp_path)) == (0, "done True\n", "")
+    assert ended(started(script, tmp_path)) == (130, "done True\n", "interrupted\n")

@@ -34,7 +34,7 @@ def test_one_study_runs_and_is_kept(workshop: Workshop):
     arguments = ("study", "run", "small-batch", "--size", "tiny", "--output", "out")
     first = workshop.run(*arguments)
     assert first.code == 0
-    assert "variance of 8 digits' pixels" in first.out
+    assert "small-batch: How noisy the statistics of small batches are" in first.out
     assert first.err == "book: out/book.html\n"  # no bar in a pipe
     before = workshop.contents()
     again = workshop.run(*arguments)

@@ -18,17 +18,16 @@ def interruptible(kept: str = "") -> Generator[None]:
     """Say that this block was interrupted, and what is `kept`, and leave with exit code 130.
 
     Whatever leaves the block after the signal counts as the interrupt, for a library may answer it with another error;
-    a block that ends has done its work, and nothing is said. Where the caller ignores interrupts, or in another thread
-    than the main one, they stay as they are.
+    a block that ends has done its work, and nothing is said. Where the caller ignores the signal, as a job in the
+    background does, or in another thread than the main one, it stays as it is.
     """
     former, report = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
-        yield
-        return
+    watched = threading.current_thread() is threading.main_thread() and former not in (signal.SIG_IGN, None)
     strike = _Strike()
     try:
-        signal.signal(signal.SIGINT, strike)
-        sys.unraisablehook = lambda lost: None if strike.came else report(lost)
+        if watched:
+            signal.signal(signal.SIGINT, strike)
+            sys.unraisablehook = lambda lost: None if strike.came else report(lost)
         yield
     except BaseException as error:
         strike.shielded = True
@@ -38,9 +37,10 @@ def interruptible(kept: str = "") -> Generator[None]:
         raise SystemExit(INTERRUPTED) from error
     finally:
         strike.shielded = True  # not a signal mask, which torch's threads do not have
-        strike.give_back_alarm()
-        sys.unraisablehook = report
-        signal.signal(signal.SIGINT, former)
+        if watched:
+            strike.give_back_alarm()
+            sys.unraisablehook = report
+            signal.signal(signal.SIGINT, former)
 
 
 @final
