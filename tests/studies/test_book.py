@@ -107,7 +107,7 @@ def test_a_study_starts_with_its_picture_and_says_what_to_do(page, folder):
         f"Heads came up {told(result.measurement.series['heads'])} of the time.",
         "The first is as fair as it says.",
         "does not hold: 1",
-        "Theory agrees with every measurement.",
+        "Theory agrees with every measurement of the table.",
         "Flip the first.",
         "normwise study run first --size tiny --seed 4",
         'type="range"',

@@ -62,7 +62,7 @@ def test_identities_are_not_counted_among_what_holds(tmp_path):
     exact = replace(coin(), predict=lambda given: {"heads": Prediction(0.5, 0.5, rival=0.8, identity=True)})
     run_studies([exact], tmp_path, size="tiny")
     text = studies_page(tmp_path, [exact], "images")
-    assert "Identity: 1. Theory agrees with every measurement." in text
+    assert "Identity: 1. Theory agrees with every measurement of the table." in text
     assert "| identity |" in text
     page = write_book(tmp_path, [exact]).read_text(encoding="utf-8")
     assert "identity: 1</span>" in page

@@ -18,8 +18,8 @@ _LEVELS = {Verdict.HOLDS: "holds", Verdict.IDEALISED: "idealised", Verdict.FAILS
 _EXACT = 4  # significant digits of what was computed, not sampled
 READING = (
     "Each study holds a claim about batch normalization against the sharpest theory there is and against a measurement. "
-    'Brackets, and what follows ±, are 95% intervals; a value without them was computed, not sampled. "Off" counts the '
-    "standard errors between measurement and theory; the rival is what theory must be told apart from.",
+    'Brackets, and what follows ±, are 95% intervals; in the tables a value without them was computed, not sampled. "Off" '
+    "counts the standard errors between measurement and theory; the rival is what theory must be told apart from.",
     "A prediction agrees within three standard errors (more where few replicates tell the error: as many as keep the "
     "chance of a false alarm at 0.27%) and the finite-size term that is stated, and it must be able to fail: both are at "
     "most a fifth of the gap to the rival, else the quantity is undecided. By chance one right prediction in 370 fails.",
@@ -136,7 +136,7 @@ def tally(result: Result) -> list[tuple[str, int, str]]:
 def borne_out(result: Result) -> str:
     """Say whether the sharper theory explains what was measured."""
     if result.sound:
-        return "Theory agrees with every measurement."
+        return "Theory agrees with every measurement of the table."
     return "Theory does not explain every measurement, or the measurement is too rough to tell."
 
 

@@ -17,8 +17,8 @@ def shown() -> dict[str, dict[str, list[float]]]:
 def test_what_overlaps_is_not_worse(shown):
     shown["joint BN, loss"]["y"][-1] = 6.9
     assert _worse(shown) == (
-        "Joint BN was measurably worse in nothing than LayerNorm and in nothing than spectral norm; separate BN was "
-        "measurably worse in nothing than joint BN."
+        "Joint BN was measurably worse in nothing than separate BN, in nothing than LayerNorm, in nothing than spectral norm; "
+        "measurably worse than joint BN was separate BN in nothing, LayerNorm in nothing, spectral norm in nothing."
     )
 
 
@@ -28,6 +28,7 @@ def test_what_lies_above_is_worse_and_what_lies_below_is_not(shown):
     shown["joint BN, back"]["y"][-1] = 1.0
     shown["separate BN, distance"] = {"y": [8.0], "interval": [0.5]}
     assert _worse(shown) == (
-        "Joint BN was measurably worse in the loss's swings than LayerNorm and in distance and the loss's swings than "
-        "spectral norm; separate BN was measurably worse in distance and turning back than joint BN."
+        "Joint BN was measurably worse in the loss's swings than separate BN, in the loss's swings than LayerNorm, in distance "
+        "and the loss's swings than spectral norm; measurably worse than joint BN was separate BN in distance and turning back, "
+        "LayerNorm in turning back, spectral norm in turning back."
     )

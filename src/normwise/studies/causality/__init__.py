@@ -27,25 +27,25 @@ STUDY = Study(
         "which nothing can be known. In evaluation that knowledge is gone and the habit stays: such a model believes that a "
         "repetition is rarer than it is, which costs about 1/(2N²) nats, and every output is √(3/2N) away from where its "
         "batch had put it. Layer norm, time-wise statistics and evaluation give exactly 0 of the future; but time-wise "
-        "statistics tie the sequences of a batch T times as firmly. Where nothing is to be foretold, as in vision, there is "
+        "statistics tie the sequences of a batch nearly T times as firmly. Where nothing is to be foretold, as in vision, there is "
         "nothing to leak."
     ),
     outcome=(
-        "Pooled statistics do carry the future back, by √2/N an input in root mean square and by about 1/(2N) nats a token on "
-        "tosses of a coin, and layer norm's outputs know neither the future nor the batch; in a model of text they told most "
+        "Pooled statistics do carry the future back, by about √2/N an input in root mean square and by about 1/(2N) nats a token "
+        "on tosses of a coin, and layer norm's outputs know neither the future nor the batch; in a model of text they told most "
         "where a single sequence was a batch and next to nothing in larger ones, and in a small vision transformer batch norm "
         "was at no batch size measurably the worse one."
     ),
     advice=(
-        "In anything autoregressive use layer norm, or measure the loss in evaluation if few tokens share statistics; where "
-        "nothing is to be foretold batch norm remains a choice, and layer norm's immunity is one of its outputs: its "
-        "training still needs its rate and number of steps chosen for the size of the batch."
+        "Where a model must not see the future use layer norm, or measure the loss in evaluation, where batch norm lost "
+        "much with a single sequence a batch; where nothing is to be foretold batch norm remains a choice, and layer "
+        "norm's immunity is one of its outputs: its training still needs its rate and number of steps chosen for the size "
+        "of the batch."
     ),
-    order=1,
     predict=predict,
     measure=measure,
     figures=figures,
     sliders=sliders,
     seen=seen,
-    version=4,
+    version=5,
 )

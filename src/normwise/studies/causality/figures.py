@@ -91,7 +91,7 @@ def _tokens(shown: Mapping[str, Any]) -> Figure:
         log="xy",
     )
     counts = np.array([COUNTS[0], COUNTS[-1]]) * STEPS
-    style.curve(axes, counts, gaussian(counts), "theory,\n√2 / nT")
+    style.curve(axes, counts, gaussian(counts), "theory,\nabout √2/nT")
     style.points(axes, shown["growth"], "pooled\nbatch norm")
     return made
 

@@ -26,8 +26,9 @@ STUDY = Study(
         "integral over Gaussian quadratic forms, for any covariance."
     ),
     outcome=(
-        "Per channel an output does not depend on other channels at all, and across channels a loud one takes variance from its "
-        "neighbours, all the more where they are correlated, which cost a small network accuracy once the loud channel was noise."
+        "Per channel an output does not depend on other channels at all, and across channels a loud one takes variance "
+        "from its neighbours, all the more where they are correlated, which cost a small network accuracy where one "
+        "channel was noise, the more the louder it was."
     ),
     advice=(
         "Keep per-channel statistics where channels differ in scale, for across channels one that is ten times as "

@@ -25,7 +25,8 @@ STUDY = Study(
     ),
     outcome=(
         "Conditional BN is exactly a scale and a shift for each class, and costs few parameters, but was not seen to be "
-        "crucial: of as many parameters, generators that read labels beside the noise drew digits about as well."
+        "crucial: of as many parameters, and trained without an adversary, generators that read labels beside the noise "
+        "drew digits about as well."
     ),
     advice=(
         "Take conditional BN for what holds of it, a scale and a shift for each class at 2 C K parameters a "

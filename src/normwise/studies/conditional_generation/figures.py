@@ -59,12 +59,12 @@ def seen(result: Measurement) -> str:
         for kind in KINDS
     ]
     real = shown["real"]
-    apart = [f"from {kind} in {' and '.join(_apart(shown, kind)) or 'nothing'}" for kind in list(KINDS)[1:]]
+    apart = [f"with that of {kind} in {' and '.join(_apart(shown, kind)) or 'no score'}" for kind in list(KINDS)[1:]]
     return (
         f"Of about {shown['conditional BN, distance']['x'][-1]:.0f} parameters each, the generators' Fréchet distance to digits "
         f"held back was: {', '.join(parts)}. Of these real digits {real['accuracy']:.1%} are told right and their diversity is "
-        f"{real['diversity']:.2f}; as many that were learnt from are {real['distance']:.2f} away. Conditional BN lies apart, "
-        f"interval from interval, {' and '.join(apart)}."
+        f"{real['diversity']:.2f}; as many that were learnt from are {real['distance']:.2f} away. Conditional BN's interval has "
+        f"nothing in common {' and '.join(apart)}."
     )
 
 

@@ -87,8 +87,8 @@ def _steepness(shown: Mapping[str, Any]) -> Figure:
 
 def _contrast(result: Measurement) -> Figure:
     made, axes = style.figure(
-        "BN is steeper for images of less contrast",
-        "contrast of the images",
+        "BN is steeper for a batch of less contrast",
+        "contrast of all images of the batch",
         "a discriminator's Lipschitz constant over that at contrast 1; line: theory",
         log="y",
     )
@@ -185,12 +185,11 @@ def _share(shown: Mapping[str, Any], kind: str, name: str) -> str:
 
 
 def _worse(shown: Mapping[str, Any]) -> str:
-    """Say in what joint batch norm was worse than its alternatives, and in what separate batches are worse than it."""
-    joint = [f"{_in_what(shown, 'joint BN', other)} than {other}" for other in ("LayerNorm", "spectral norm")]
-    return (
-        f"Joint BN was measurably worse {' and '.join(joint)}; separate BN was measurably worse "
-        f"{_in_what(shown, 'separate BN', 'joint BN')} than joint BN."
-    )
+    """Say in what joint batch norm was worse than each alternative, and each than it."""
+    others = [kind for kind in _COLORS if kind != "joint BN"]
+    joint = [f"{_in_what(shown, 'joint BN', other)} than {other}" for other in others]
+    back = [f"{other} {_in_what(shown, other, 'joint BN')}" for other in others]
+    return f"Joint BN was measurably worse {', '.join(joint)}; measurably worse than joint BN was {', '.join(back)}."
 
 
 def _in_what(shown: Mapping[str, Any], one: str, other: str) -> str:

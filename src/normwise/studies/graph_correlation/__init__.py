@@ -21,19 +21,21 @@ STUDY = Study(
         "Bessel's variance of a batch does expect (1 - rho) sigma². But training divides by the batch's own variance, so its "
         "output keeps mean square 1 at any correlation; it is evaluation, with an average of batch variances, that inflates by "
         "1/(1 - rho). A mean correlation cannot lie below -1/(m - 1), so the overestimate is at most m/(m - 1), and the "
-        "population variance BN normalises with never overestimates. Merging batches exactly, the variance between them "
-        "included, recovers sigma²: rho is invisible inside a batch and visible across batches. A batch mixed of k "
+        "population variance, which training divides by, never overestimates on average. Merging batches exactly, the "
+        "variance between them included, recovers sigma²: rho is invisible inside a batch and visible across batches. A batch mixed of k "
         "neighbourhoods of n nodes has only the correlation rho (n - 1)/(kn - 1)."
     ),
     outcome=(
-        "The batch variance does shrink as 1 - rho, but it is evaluation that explodes and not training, negative correlation "
-        "never raises the variance BN divides by, and what batches of one neighbourhood cost in accuracy is not the running "
-        "variance's doing, for correcting it did not give it back."
+        "The batch variance does shrink as 1 - rho, but it is evaluation that explodes and not training; under negative "
+        "correlation the variance that training divides by is on average at most the true one, and only the one kept for "
+        "evaluation overestimates, by at most m/(m - 1); and what batches of one neighbourhood cost in accuracy is not "
+        "the running variance's doing, for correcting it did not give it back."
     ),
     advice=(
         "Mix several small neighbourhoods in a batch of nodes, or normalise single nodes with GraphLayerNorm: on one "
         "neighbourhood a batch, batch norm lost much accuracy on Cora and on digits, which neither GraphBatchNorm nor "
-        "recalibration gave back, though both restore the running variance that an average of batch variances lacks."
+        "recalibration gave back, though both restore the running variance that an average of batch variances lacks; and "
+        "with a whole graph in one batch try no norm first, which was not beaten here."
     ),
     predict=predict,
     measure=measure,
@@ -41,5 +43,5 @@ STUDY = Study(
     sliders=sliders,
     seen=seen,
     lacks=lacks,
-    version=3,
+    version=4,
 )

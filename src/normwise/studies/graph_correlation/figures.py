@@ -69,7 +69,7 @@ def _output(result: Measurement) -> Figure:
 def _negative(result: Measurement) -> Figure:
     """Draw the variances of few values about their smallest correlation, and the claim for what BN divides by."""
     made, axes = style.figure(
-        "BN never divides by too large a variance",
+        "In training BN's variance is on average never too large",
         f"correlation between {FEW} values",
         "batch variance, true value 1",
     )
@@ -87,8 +87,8 @@ def _negative(result: Measurement) -> Figure:
         color=style.CLAIM,
         fontsize=8.5,
     )
-    style.points(axes, result.series["bessel"], "Bessel's,\nkept", color=style.PURPLE)
-    style.points(axes, result.series["population"], "population,\ndivided by", color=style.GREEN)
+    style.points(axes, result.series["bessel"], "Bessel's, kept\nfor evaluation", color=style.PURPLE)
+    style.points(axes, result.series["population"], "population,\nin training", color=style.GREEN)
     style.mark(axes, float(lowest), "no smaller one\nexists")
     return made
 

@@ -22,14 +22,14 @@ NEGATIVE_POPULATION = f"population variance of {FEW} values at their smallest co
 
 def neighbouring(graph: str) -> str:
     """Name what torch's average keeps of batches of one neighbourhood of a graph."""
-    return f"running_var of torch's average over the variance of all nodes, batches of {BALL} neighbours in {graph}"
+    return f"running_var of torch's average of {graph}'s smoothed features over their variance, batches of {BALL} neighbours"
 
 
 def mixed(graph: str) -> str:
     """Name the same of batches of several neighbourhoods."""
     return (
-        f"running_var of torch's average over the variance of all nodes, batches of {MIXED} times {BALL // MIXED} "
-        f"neighbours in {graph}"
+        f"running_var of torch's average of {graph}'s smoothed features over their variance, batches of {MIXED} times "
+        f"{BALL // MIXED} neighbours"
     )
 
 

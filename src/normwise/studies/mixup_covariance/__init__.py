@@ -10,7 +10,7 @@ from normwise.studies.study import Heading, Study
 STUDY = Study(
     name="mixup-covariance",
     heading=Heading.AUGMENTATION,
-    title="Mixup shrinks the covariance, not the steepest direction",
+    title="Mixup shrinks the covariance, and the steepest direction only of centred inputs",
     claim=(
         "“Specifically, the new covariance is (2 lambda² - 2 lambda + 1) Sigma. Since the Hessian of a simple "
         "quadratic loss function is proportional to the data covariance, Mixup effectively scales down the "

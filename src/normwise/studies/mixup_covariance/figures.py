@@ -29,7 +29,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
     style.curve(axes, weight, theory.covariance_factor(weight), "theory and\nthe source")
     style.points(axes, shown["factor"], "digits")
     made["spectrum"], axes = style.figure(
-        "The loss's steepest direction stays as steep",
+        "Uncentred, the steepest direction stays as steep",
         "eigenvalue of the Hessian, largest first",
         "eigenvalue of mixed digits over that of clean ones",
     )
@@ -72,7 +72,8 @@ def seen(result: Measurement) -> str:
         f"Of the dense network as trained and after recalibration, on held-back clean digits: right on {said['accuracy']} of "
         f"them, loss {said['loss']} nats. Mixup leaves it less sure than right, as its mean largest probability says, "
         f"{said['confidence']}; activations that come out too wide had made up for a part of that, and recalibration takes it "
-        f"back. Dividing the logits by the best temperature, {said['temperature']}, the loss is {said['best loss']} nats."
+        f"back. Dividing the logits by the temperature that is best on these very digits, {said['temperature']}, the loss is "
+        f"{said['best loss']} nats."
     )
 
 

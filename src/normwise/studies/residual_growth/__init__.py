@@ -37,9 +37,10 @@ STUDY = Study(
         "by the second moment."
     ),
     advice=(
-        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer pre-activation order for "
-        "the gradients at initialisation, never stack BN-ReLU layers without a skip, and in a trained net measure gradient "
-        "norms block by block, for none of these laws holds after training."
+        "Where a net is to be deeper than about 20 to 30 blocks, by the gain of its weights, prefer pre-activation order "
+        "for the gradients at initialisation, expect the squared norm to grow by about 1.47 a layer where BN and ReLU are "
+        "stacked without a skip, and in a trained net measure gradient norms block by block, for the nets here had left "
+        "these laws after a short training."
     ),
     predict=predict,
     measure=measure,

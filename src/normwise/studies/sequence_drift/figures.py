@@ -41,7 +41,7 @@ def _bias(result: Measurement) -> Figure:
     style.curve(axes, step, np.zeros(len(step)), color=style.GREEN)
     style.points(axes, shown["even"], "pooled, 20\nsteps each", color=style.CLAIM, hollow=True)
     style.points(axes, shown["masked"], "pooled,\n5 to 20 steps", color=style.THEORY)
-    style.points(axes, shown["padded"], "and padding\ncounted", color=style.PURPLE)
+    style.points(axes, shown["padded"], "pooled,\npadding counted", color=style.PURPLE)
     style.points(axes, shown["time-wise"], "time-wise", color=style.GREEN)
     _count_steps(axes, len(step))
     return made
@@ -125,7 +125,7 @@ def seen(result: Measurement) -> str:
     each = "; ".join(f"{name} {told(accuracy, place)}" for place, name in enumerate(names))
     return (
         f"The share of held-back utterances whose speaker is recognised, by the norm between two LSTM layers: {each}. "
-        f"The intervals of the norms {'overlap' if overlapping(accuracy, *range(1, len(names))) else 'do not all overlap'}."
+        f"The intervals of the five norms {'overlap' if overlapping(accuracy, *range(1, len(names))) else 'do not all overlap'}."
     )
 
 

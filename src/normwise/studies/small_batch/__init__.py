@@ -39,5 +39,5 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     seen=seen,
-    version=3,
+    version=4,
 )

@@ -90,7 +90,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
 def _of_clusters(result: Measurement) -> Figure:
     rho, count = np.linspace(0, 0.8, 60), CLUSTERS * POSITIONS
     made, axes = style.figure(
-        "Correlation costs a mean more than a variance",
+        "Weak correlation costs a mean more than a variance",
         f"correlation inside each of {CLUSTERS} clusters of {POSITIONS} values",
         "standard error, in standard deviations or over the variance",
     )
@@ -119,8 +119,8 @@ def seen(result: Measurement) -> str:
         needed = [_needed(error, moments, within) for error, within in _LIMITS]
         parts.append(
             f"{name}, whose positions correlate by {result.given['correlation'][name]:.3f}, are worth {worth:.3g} values an "
-            f"image for a mean, and by theory it takes {needed[0]} to be within the threshold of rule NW203 for a mean, "
-            f"{needed[1]} for a variance; {SMALL} of them were seen to err by {_told(result, 'mean', name)} standard deviations "
+            f"image for a mean, and by theory {needed[0]} of them keep the error of the mean "
+            f"within the threshold of rule NW203 and {needed[1]} that of the variance; {SMALL} of them were seen to err by {_told(result, 'mean', name)} standard deviations "
             f"in the mean and by {_told(result, 'variance', name)} of the variance"
         )
     return f"Images of {POSITIONS} positions: {'; '.join(parts)}."

@@ -16,16 +16,17 @@ SMALL, LARGE, SHARED = 8, 64, 0.5
 CLUSTERS, POSITIONS, CORRELATION = 32, 64, 0.1
 MOMENTUM, UPDATES = 0.1, 29
 FEATURES, PATCHES = "digits' convolutional features", "photographs' patches"
-M_STEADY = f"mean of {STEADY_MEAN} values"
-V_STEADY = f"variance of {STEADY_VARIANCE} values"
-V_SHARED = f"variance of {LARGE} values, all correlated by {SHARED:g}"
-M_CLUSTERS = f"mean of {CLUSTERS} x {POSITIONS} values, correlated by {CORRELATION:g} inside a cluster"
-V_CLUSTERS = f"variance of {CLUSTERS} x {POSITIONS} values, correlated by {CORRELATION:g} inside a cluster"
-V_PIXELS = f"variance of {SMALL} digits' pixels"
-M_IMAGES = {name: f"mean of {SMALL} {name}, of {POSITIONS} positions each" for name in (FEATURES, PATCHES)}
-V_IMAGES = {name: f"variance of {SMALL} {name}, of {POSITIONS} positions each" for name in (FEATURES, PATCHES)}
-LEFT = f"initial value left in running_mean after {UPDATES} updates"
-NOISE = f"error of running_mean, batches of {SMALL}"
+_MEAN, _VARIANCE = "error, in standard deviations, of the mean of", "error, over the variance, of the variance of"
+M_STEADY = f"{_MEAN} {STEADY_MEAN} values"
+V_STEADY = f"{_VARIANCE} {STEADY_VARIANCE} values"
+V_SHARED = f"{_VARIANCE} {LARGE} values, all correlated by {SHARED:g}"
+M_CLUSTERS = f"{_MEAN} {CLUSTERS} x {POSITIONS} values, correlated by {CORRELATION:g} inside a cluster"
+V_CLUSTERS = f"{_VARIANCE} {CLUSTERS} x {POSITIONS} values, correlated by {CORRELATION:g} inside a cluster"
+V_PIXELS = f"{_VARIANCE} {SMALL} digits' pixels"
+M_IMAGES = {name: f"{_MEAN} {SMALL} {name}, of {POSITIONS} positions each" for name in (FEATURES, PATCHES)}
+V_IMAGES = {name: f"{_VARIANCE} {SMALL} {name}, of {POSITIONS} positions each" for name in (FEATURES, PATCHES)}
+LEFT = f"share of the initial value left in running_mean after {UPDATES} updates"
+NOISE = f"error, in standard deviations, of running_mean of batches of {SMALL}"
 
 
 def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
