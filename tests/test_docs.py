@@ -75,7 +75,7 @@ def test_pages_of_the_studies_say_what_the_studies_say(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     words = text if page.endswith("md") else "".join(Page(text).words)
     for study in all_studies():
-        for said in (study.title, study.claim, study.theory, study.outcome, study.advice):
+        for said in (study.title, study.claim, study.theory, study.setting, study.outcome, study.advice):
             assert said in words, f"{page}: {study.name} says something else; run `python docs/generate.py DIR`"
 
 

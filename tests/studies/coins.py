@@ -58,6 +58,7 @@ def coin(
         title=f"The {name} & its sides",
         claim=f"A {name} is <fair>.",
         theory="Half of all flips.",
+        setting="A fair random generator.",
         outcome=f"The {name} is as fair as it says.",
         advice=f"Flip the {name}.",
         predict=lambda given: {"heads": Prediction(theory, claim, rival=0.8)},

@@ -102,6 +102,7 @@ def test_a_study_starts_with_its_picture_and_says_what_to_do(page, folder):
         'class="figures"',
         "A first is &lt;fair&gt;.",
         "Half of all flips.",
+        "A fair random generator.",
         "<table>",
         "What was seen besides",
         f"Heads came up {told(result.measurement.series['heads'])} of the time.",

@@ -111,7 +111,7 @@ def doubled_values(drawn):
 
 
 def test_a_page_has_something_to_say(study):
-    for text in (study.title, study.claim, study.theory):
+    for text in (study.title, study.claim, study.theory, study.setting):
         assert len(text) > 10
     for sentence in (study.outcome, study.advice):
         assert len(sentence) > 40

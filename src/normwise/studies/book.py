@@ -73,6 +73,7 @@ def _entry(
         "title": study.title,
         "claim": study.claim,
         "theory": study.theory,
+        "setting": study.setting,
         "outcome": study.outcome,
         "advice": study.advice,
         "command": command(study.name, manifest),

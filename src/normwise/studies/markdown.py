@@ -45,6 +45,7 @@ def _section(result: Result, images: str, manifest: Mapping[str, Any]) -> list[s
         figures = study.figures(result.measurement)
         lines += [f"![{picture.alt_text(made)}]({images}/{image(study.name, name)})" for name, made in figures.items()]
     lines += ["", f"**The claim.** {study.claim}", "", f"**Theory.** {study.theory}", ""]
+    lines += [f"**Measured on.** {study.setting}", ""]
     lines += [_cells(*_COLUMNS), "|" + "---|" * len(_COLUMNS)]
     for row in rows(result.comparisons):
         measured = row.measured + (f", idealised {row.idealised}" if row.idealised else "")

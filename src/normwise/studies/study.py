@@ -113,6 +113,7 @@ class Study:
         title: of its section in the book
         claim: what the source says, quoted or paraphrased
         theory: the sharper theory in words, with its formula
+        setting: on what it was measured
         outcome: what became of the claim, in one sentence
         advice: what a practitioner should do, in one sentence
         predict: from what `measure` calls `given`, the prediction of every quantity; closed forms of `theory` only
@@ -132,6 +133,7 @@ class Study:
     title: str
     claim: str
     theory: str
+    setting: str
     outcome: str
     advice: str
     predict: Callable[[Mapping[str, Any]], dict[str, Prediction]]

@@ -30,6 +30,11 @@ STUDY = Study(
         "statistics tie the sequences of a batch nearly T times as firmly. Where nothing is to be foretold, as in vision, there is "
         "nothing to leak."
     ),
+    setting=(
+        "Gaussian tokens; tosses of a coin, all batches counted; a small transformer on the text that comes with Python, "
+        "32 characters a sequence, and a small vision transformer on scikit-learn's 8 x 8 digits, 3 of each norm and "
+        "batch size (quick) or 5 (full), all shown equally much data."
+    ),
     outcome=(
         "Pooled statistics do carry the future back, by about √2/N an input in root mean square and by about 1/(2N) nats a token "
         "on tosses of a coin, and layer norm's outputs know neither the future nor the batch; in a model of text they told most "

@@ -25,6 +25,11 @@ STUDY = Study(
         "more the more they are correlated: the squared outputs of a position always sum to C. The exact expectation is an "
         "integral over Gaussian quadratic forms, for any covariance."
     ),
+    setting=(
+        "Gaussian maps of 8 x 8 positions and 8 channels; scikit-learn's 8 x 8 digits under random filters; convolutional "
+        "networks of two layers on 1300 digits, tested on 497, 3 of them for 4 epochs (quick) or 8 for 12 (full), by Adam "
+        "at 0.003."
+    ),
     outcome=(
         "Per channel an output does not depend on other channels at all, and across channels a loud one takes variance "
         "from its neighbours, all the more where they are correlated, which cost a small network accuracy where one "

@@ -23,6 +23,11 @@ STUDY = Study(
         "equal cost have C sqrt(1/K + 2/(k² C)) channels. Quality has no closed form: generators of equal size were trained "
         "by the energy distance in pixels, and judged by a classifier they never saw."
     ),
+    setting=(
+        "Scikit-learn's 8 x 8 digits; small generators trained without an adversary, by the energy distance to 1300 "
+        "digits, 3 of each kind and size for 150 steps (quick) or 6 for 800 (full), judged against the other 497 by a "
+        "classifier they never saw."
+    ),
     outcome=(
         "Conditional BN is exactly a scale and a shift for each class, and costs few parameters, but was not seen to be "
         "crucial: of as many parameters, and trained without an adversary, generators that read labels beside the noise "

@@ -30,6 +30,11 @@ STUDY = Study(
         "which follows from how the sums of its values and of their squares vary together: of an utterance, whose "
         "steps resemble each other, they vary as one."
     ),
+    setting=(
+        "Gaussian sequences with a drift in the mean; and JapaneseVowels, 270 utterances of 7 to 26 steps to learn from "
+        "and 370 held back: LSTMs of two layers with a norm between, 5 of each norm for 6 epochs (quick) or 10 for 15 "
+        "(full), by Adam at 0.01. The unit shown is the one that drifts most."
+    ),
     outcome=(
         "Early and late steps are shifted opposite ways as claimed, in made sequences and in the LSTM's unit that drifts "
         "most, but by the claim's amount only where the drift is a line and all sequences are equally long; time-wise "

@@ -23,6 +23,10 @@ STUDY = Study(
         "correlation that the whole batch shares does not make the variance noisier at all. A running average of momentum a "
         "still holds (1 - a)^k of its initial value after k updates, and is never better than (2 - a)/a batches."
     ),
+    setting=(
+        "Gaussian values, scikit-learn's 8 x 8 digits and their features under a random convolution with ReLU, patches of "
+        "8 x 8 pixels of its two photographs, and torch's own layer for the running averages."
+    ),
     outcome=(
         "Batches are noisy, by the thresholds of rule NW203, where they hold few independent values, below 16 for a mean and "
         "below 9 for a variance of Gaussian ones, and one image holds more than that where its positions differ, several images "

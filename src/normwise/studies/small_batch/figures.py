@@ -120,8 +120,9 @@ def seen(result: Measurement) -> str:
         parts.append(
             f"{name}, whose positions correlate by {result.given['correlation'][name]:.3f}, are worth {worth:.3g} values an "
             f"image for a mean, and by theory {needed[0]} of them keep the error of the mean "
-            f"within the threshold of rule NW203 and {needed[1]} that of the variance; {SMALL} of them were seen to err by {_told(result, 'mean', name)} standard deviations "
-            f"in the mean and by {_told(result, 'variance', name)} of the variance"
+            f"within the threshold of rule NW203 and {needed[1]} that of the variance; {SMALL} of them were seen to err by "
+            f"{_told(result, 'mean', name)} standard deviations in the mean and by {_told(result, 'variance', name)} of the "
+            "variance"
         )
     return f"Images of {POSITIONS} positions: {'; '.join(parts)}."
 
