@@ -52,5 +52,6 @@ STUDY = Study(
     figures=figures,
     sliders=sliders,
     seen=seen,
+    order=1,
     version=5,
 )
