@@ -15,7 +15,7 @@ from matplotlib.container import ErrorbarContainer
 
 import normwise.theory
 from normwise.errors import MissingDataError, MissingExtraError
-from normwise.reporting import slider, style
+from normwise.reporting import picture, slider, style
 from normwise.reporting.document import to_json
 from normwise.studies.study import Measurement, Study, all_studies
 from normwise.studies.verdict import Comparison, compare
@@ -80,6 +80,18 @@ def test_every_figure_shows_intervals(study, measured):
         drawn = [bar.lines[0] for axes in made.axes for bar in axes.containers if isinstance(bar, ErrorbarContainer)]
         caps = [cap for axes in made.axes for bar in axes.containers for cap in getattr(bar, "lines", ((), (), ()))[1]]
         assert {id(line) for line in lines} <= {id(line) for line in [*drawn, *caps]}, "points without intervals"
+
+
+def test_nothing_of_a_figure_is_cut_off(study, measured):
+    with style.look():
+        figures = study.figures(measured)
+    for name, made in figures.items():
+        picture.svg(made)
+        needed, (width, height) = made.get_tightbbox(), made.get_size_inches()
+        assert needed.x0 >= -0.02, name
+        assert needed.x1 <= width + 0.02, name
+        assert needed.y0 >= -0.02, name
+        assert needed.y1 <= height + 0.02, name
 
 
 def test_sliders_are_finite_everywhere(study, measured):

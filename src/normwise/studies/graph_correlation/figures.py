@@ -69,7 +69,7 @@ def _output(result: Measurement) -> Figure:
 def _negative(result: Measurement) -> Figure:
     """Draw the variances of few values about their smallest correlation, and the claim for what BN divides by."""
     made, axes = style.figure(
-        "In training BN's variance is on average never too large",
+        "The variance that training divides by\nis not too large on average",
         f"correlation between {FEW} values",
         "batch variance, true value 1",
     )

@@ -90,7 +90,7 @@ def figures(result: Measurement) -> dict[str, Figure]:
 def _of_clusters(result: Measurement) -> Figure:
     rho, count = np.linspace(0, 0.8, 60), CLUSTERS * POSITIONS
     made, axes = style.figure(
-        "Weak correlation costs a mean more than a variance",
+        "Weak correlation costs a mean\nmore than a variance",
         f"correlation inside each of {CLUSTERS} clusters of {POSITIONS} values",
         "standard error, in standard deviations or over the variance",
     )
