@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from normwise.errors import NormwiseError
-from normwise.studies.estimate import DOUBT, Estimate, overlapping, root_mean, series, student, told
+from normwise.studies.estimate import DOUBT, Estimate, overlapping, root_mean, root_mean_square, series, student, told
 
 
 def test_an_estimate_is_the_mean_and_its_standard_error():
@@ -103,3 +104,8 @@ def test_intervals_overlap_where_they_have_a_value_in_common():
     assert not overlapping(drawn, 1, 2)
     assert not overlapping(drawn)
     assert overlapping({"y": [1.0, 2.0, 4.0], "interval": [2.0, 0.5, 2.0]})
+
+
+@pytest.mark.parametrize("values", [[3.0, -4.0], np.array([[3.0], [-4.0]]), torch.tensor([3.0, -4.0])])
+def test_a_root_mean_square_is_one_number_of_arrays_and_tensors(values):
+    assert root_mean_square(values) == pytest.approx(12.5**0.5)

@@ -108,6 +108,11 @@ def root_mean(squares: np.ndarray) -> float:
     return float(np.sqrt(np.mean(squares)))
 
 
+def root_mean_square(values: Any) -> float:
+    """Return the root mean square of an array, or of a tensor without a gradient."""
+    return root_mean(np.square(np.asarray(values)))
+
+
 @cache
 def student(chance: float, replicates: int | None) -> float:
     """Return how many standard errors of so many replicates are exceeded, on either side, with this chance.

@@ -24,7 +24,7 @@ from normwise.studies.conditional_generation.predict import (
 )
 from normwise.studies.data import TRAINED, digits
 from normwise.studies.digit_scores import DigitScores, diversity, train_scores
-from normwise.studies.estimate import Estimate, dots
+from normwise.studies.estimate import Estimate, dots, root_mean_square
 from normwise.studies.study import Measurement, Progress, tracked
 
 _CLASSES = nets.CLASSES
@@ -78,18 +78,14 @@ def _modulated(
     skewed_by_class = skewed[: len(x)].view_as(by_class)
     exact = {
         FILM: float((output - by_hand).abs().max()),
-        SCALE: _magnitude((by_class[:, 0] - by_class[:, 1]) / (raw[:, 0] - raw[:, 1])),
-        MEAN: _magnitude(by_class.mean(1)),
-        SKEWED: _magnitude((skewed_by_class - by_class).mean(1)),
+        SCALE: root_mean_square((by_class[:, 0] - by_class[:, 1]) / (raw[:, 0] - raw[:, 1])),
+        MEAN: root_mean_square(by_class.mean(1)),
+        SKEWED: root_mean_square((skewed_by_class - by_class).mean(1)),
     }
     tensors = {"weight": weight, "bias": bias, "means": raw.mean(1), "variances": raw.var(1, unbiased=False)}
     given = {name: tensor.tolist() for name, tensor in tensors.items()}
     given |= {"eps": layer.eps, "difference apart": float((output - apart).abs().max())}
     return {name: Estimate(value, 0.0) for name, value in exact.items()}, given
-
-
-def _magnitude(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
 
 
 def _counted() -> dict[str, Estimate]:

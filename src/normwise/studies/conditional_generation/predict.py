@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from normwise.studies.conditional_generation.generators import CLASSES, KERNEL
+from normwise.studies.estimate import root_mean_square
 from normwise.studies.study import ROUNDING, Prediction
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance, mixture
@@ -33,7 +34,7 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     skewed[0] = OFTEN
     output, moved = (theory.conditional_output(gamma, beta, classes, shares, eps).mean for shares in (even, skewed))
     scale, scale_apart = (
-        _magnitude(theory.film_coefficients(gamma, beta, statistics, eps)[0])
+        root_mean_square(theory.film_coefficients(gamma, beta, statistics, eps)[0])
         for statistics in (mixture(even, classes), classes)
     )
     added = theory.conditional_parameters(CHANNELS, CLASSES)
@@ -42,13 +43,9 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     return {
         FILM: Prediction(0.0, claim=0.0, rival=given["difference apart"], identity=True, **ROUNDING),
         SCALE: Prediction(scale, rival=scale_apart, **ROUNDING),
-        MEAN: Prediction(_magnitude(output), rival=_magnitude(beta), **ROUNDING),
-        SKEWED: Prediction(_magnitude(moved - output), rival=0.0, **ROUNDING),
+        MEAN: Prediction(root_mean_square(output), rival=root_mean_square(beta), **ROUNDING),
+        SKEWED: Prediction(root_mean_square(moved - output), rival=0.0, **ROUNDING),
         ADDED: Prediction(float(added), rival=float(filters - once)),
         FILTERS: Prediction(float(filters), rival=float(once + added)),
         WIDTH: Prediction(float(width), rival=float(CHANNELS // CLASSES)),
     }
-
-
-def _magnitude(values: Any) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))

@@ -13,7 +13,7 @@ from normwise.studies.discriminator_coupling.games import PIXELS
 from normwise.studies.discriminator_coupling.looks import HALF, fakes, some
 from normwise.studies.discriminator_coupling.predict import FRESH, SHIFT, SHIFT_APART, STEEPEST, THROUGH, THROUGH_APART
 from normwise.studies.discriminator_coupling.probes import shift, through_statistics
-from normwise.studies.estimate import Estimate, dots
+from normwise.studies.estimate import Estimate, dots, root_mean_square
 
 MOVES = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the fakes, in standard deviations of the reals
 _MANY = 4  # times as many of both, where fakes are drawn anew
@@ -33,8 +33,8 @@ def look_at_linear(
     joint = nn.Sequential(norm, last)
     separate = nn.Sequential(DomainBatchNorm(_CHANNELS, num_domains=2, dtype=torch.float64), last)
     exact = {
-        SHIFT: _magnitude(shift(joint, real, fake, other)),
-        SHIFT_APART: _magnitude(shift(separate, real, fake, other)),
+        SHIFT: root_mean_square(shift(joint, real, fake, other)),
+        SHIFT_APART: root_mean_square(shift(separate, real, fake, other)),
         THROUGH: through_statistics(joint, real, fake, torch.mean),
         THROUGH_APART: through_statistics(separate, real, fake, torch.mean),
         STEEPEST: _steepest(norm, torch.cat([real, fake])),
@@ -42,17 +42,13 @@ def look_at_linear(
     fresh = [_drawn_anew(joint, real, draws, generator) for _ in range(replicates)]
     moved = [fake + move * real.std(0, unbiased=False) for move in MOVES]
     shown = {
-        name: dots(MOVES, [Estimate(_magnitude(shift(model, real, fake, x)), 0.0) for x in moved])
+        name: dots(MOVES, [Estimate(root_mean_square(shift(model, real, fake, x)), 0.0) for x in moved])
         for name, model in (("joint", joint), ("separate", separate))
     }
     tensors = {"real": real, "fake": fake, "other": other, "weight": last.weight.detach()[0]}
     given = {name: x.tolist() for name, x in tensors.items()} | {"eps": norm.eps, "batch drawn anew": 2 * _MANY * HALF}
     estimates = {name: Estimate(value, 0.0) for name, value in exact.items()}
     return {**estimates, FRESH: Estimate.of(fresh)}, given, shown
-
-
-def _magnitude(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
 
 
 def _drawn_anew(model: nn.Module, real: Tensor, draws: int, generator: torch.Generator) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normwise.studies.digit_scores import DigitScores, covered
 from normwise.studies.discriminator_coupling import games, probes
+from normwise.studies.estimate import root_mean_square
 
 CONTRASTS = (1.0, 0.5, 0.25, 0.125)  # each half of the one before
 LOOKS = np.arange(1, 11) / 10  # of the steps, when samples are looked at
@@ -55,7 +56,7 @@ def _looked_at(model: nn.Module, real: Tensor, fake: Tensor, better: Tensor) -> 
     with torch.no_grad():
         spread = games.judge(model, real, fake)[0].std()
     return {
-        "shift": float((probes.shift(model, real, fake, better) / spread).square().mean().sqrt()),
+        "shift": root_mean_square(probes.shift(model, real, fake, better) / spread),
         "through": probes.through_statistics(model, real, fake, games.generator_loss),
         "lipschitz": probes.lipschitz(model, real[:_FEW], fake[:_FEW]),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from normwise.studies.discriminator_coupling.games import KINDS
+from normwise.studies.estimate import root_mean_square
 from normwise.studies.study import ROUNDING, Prediction
 from normwise.theory import adversarial as theory
 from normwise.theory.mixture import MeanVariance
@@ -37,7 +38,8 @@ def predict(given: Mapping[str, Any]) -> dict[str, Prediction]:
     real, fake, other, weight = (np.array(given[name]) for name in ("real", "fake", "other", "weight"))
     reals, fakes, others, eps = moments(real), moments(fake), moments(other), given["eps"]
     shift, alone = (
-        magnitude(theory.logit_shift(real, weight, reals, fakes, others, share=share, eps=eps)) for share in (0.5, 1.0)
+        root_mean_square(theory.logit_shift(real, weight, reals, fakes, others, share=share, eps=eps))
+        for share in (0.5, 1.0)
     )
     batch = given["batch drawn anew"]
     fresh = float((theory.fresh_fakes_variance(real, reals, reals, batch, eps=eps) @ weight**2).mean())
@@ -73,13 +75,8 @@ def moments(x: np.ndarray) -> MeanVariance:
     return MeanVariance(x.mean(0), x.var(0))
 
 
-def magnitude(values: np.ndarray) -> float:
-    """Return the root mean square."""
-    return float(np.sqrt(np.mean(np.square(values))))
-
-
 def moved(given: Mapping[str, np.ndarray], move: float, share: float) -> float:
     """Return the shift of real logits, root mean square, when the fakes' mean moves by deviations of the reals."""
     real, fake = moments(given["real"]), moments(given["fake"])
     other = MeanVariance(fake.mean + move * real.variance**0.5, fake.variance)
-    return magnitude(theory.logit_shift(given["real"], given["weight"], real, fake, other, share=share))
+    return root_mean_square(theory.logit_shift(given["real"], given["weight"], real, fake, other, share=share))
